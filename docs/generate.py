@@ -1,0 +1,135 @@
+"""Writes `docs/reference/` from the code; with `--check` it only says whether the pages are current (exit 1 if not)."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from pathlib import Path
+from typing import get_args
+
+os.environ["COLUMNS"] = "100"
+os.environ["NO_COLOR"] = "1"
+
+import typer
+from pydantic import BaseModel
+
+import ppvcli
+from ppvcli.cli.app import COMMANDS, build_app
+from ppvcli.configs.schema import TrainConfig
+from ppvcli.models.zoo import ALIASES, ZOO
+
+REFERENCE = Path(__file__).parent / "reference"
+NOTE = "<!-- Written by docs/generate.py; edit the code instead. -->\n\n"
+
+
+def cli_page() -> str:
+    """Every command with the help it prints."""
+    group = typer.main.get_command(build_app())
+    parts = ["# Commands\n"]
+    for name in COMMANDS:
+        command = group.commands[name]  # type: ignore[attr-defined]
+        context = command.make_context(f"ppv {name}", ["--help"], resilient_parsing=True)
+        text = "\n".join(line.rstrip() for line in context.get_help().splitlines())
+        parts.append(f"## {name}\n\n```text\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+def models_page() -> str:
+    """One line for each row of the zoo."""
+    short = {target: alias for alias, target in ALIASES.items()}
+    lines = [
+        "# Models\n",
+        "Top-1 accuracy in percent as published, with the protocol that it was published for;",
+        "`tsm_efflite0_weizmann` is ours and measured ([README](../../README.md)).",
+        "`ppv download-weights --list` says which are in your store.\n",
+        "| name | short | network | classes | one video is | top-1 | weights |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in ZOO.values():
+        depth = f" R{row.network.depth}" if row.network.architecture in {"tsn", "tsm", "pptsn", "pptsm"} else ""
+        top1 = "" if row.claimed_top1 is None else f"{row.claimed_top1:g} {row.claimed_on}"
+        weights = f"[file]({row.url})" if row.url else "in the package" if row.bundled else row.note
+        lines.append(
+            f"| `{row.name}` | {short.get(row.name, '')} | {row.network.architecture}{depth} "
+            f"| {row.labels} | {row.protocol} | {top1} | {weights} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def config_page() -> str:
+    """Every key of a training config."""
+    lines = ["# Training configs\n", f"{inspect.getdoc(TrainConfig)}\n"]
+    _section(TrainConfig, "", lines)
+    return "\n".join(lines) + "\n"
+
+
+def _section(model: type[BaseModel], prefix: str, lines: list[str]) -> None:
+    lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+    nested = []
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            nested.append((f"{prefix}{name}", field.annotation))
+            continue
+        default = "required" if field.is_required() else f"`{_yaml(field.default)}`"
+        meaning = " ".join((field.description or "").split())
+        lines.append(f"| `{prefix}{name}` | {_type_name(field.annotation)} | {default} | {meaning} |")
+    for name, kind in nested:
+        lines.append(f"\n## {name}\n\n{inspect.getdoc(kind)}\n")
+        _section(kind, f"{name}.", lines)
+
+
+def _type_name(annotation: object) -> str:
+    args = get_args(annotation)
+    if hasattr(annotation, "__metadata__"):
+        return _type_name(args[0])
+    if annotation in (str, int, float, bool):
+        return annotation.__name__  # type: ignore[attr-defined]
+    if annotation is type(None):
+        return "null"
+    if all(isinstance(arg, str) for arg in args):
+        return " or ".join(f"`{arg}`" for arg in args)
+    if Ellipsis in args:
+        return f"list of {_type_name(args[0])}"
+    return " or ".join(_type_name(arg) for arg in args)
+
+
+def _yaml(value: object) -> str:
+    words = {"None": "null", "True": "true", "False": "false"}
+    return words.get(str(value), str(value))
+
+
+def api_page() -> str:
+    """Signature and docstring of every public name."""
+    parts = ["# Python API\n", f"```text\n{inspect.getdoc(ppvcli)}\n```\n"]
+    for name in ppvcli.__all__:
+        if name == "__version__":
+            continue
+        value = getattr(ppvcli, name)
+        signature = f"{inspect.signature(value)}".replace("ppvcli.results.", "")
+        parts.append(f"## {name}\n\n```python\n{name}{signature}\n```\n\n```text\n{inspect.getdoc(value)}\n```\n")
+    return "\n".join(parts)
+
+
+PAGES = {"cli.md": cli_page, "models.md": models_page, "config.md": config_page, "api.md": api_page}
+
+
+def main() -> int:
+    check = sys.argv[1:] == ["--check"]
+    stale = []
+    for name, make in PAGES.items():
+        path, text = REFERENCE / name, NOTE + make()
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(name)
+        if not check:
+            path.write_text(text, encoding="utf-8")
+    if check and stale:
+        print(f"docs/reference is not current: {', '.join(stale)}; run python docs/generate.py", file=sys.stderr)
+        return 1
+    print(f"docs/reference: {len(PAGES)} pages are current")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Recognise what people do in videos: TSN, TSM, PP-TSN, PP-TSM and PP-TSMv2, from a file to the answer.
+
+Every public name is loaded on first use, so `import ppvcli` costs nothing:
+
+    for prediction in ppvcli.predict(["clip.mp4"]):
+        print(prediction.top[0].label)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ppvcli.api import download_weights, load_clip
+    from ppvcli.deploy.predictor import predict
+    from ppvcli.engine.run import evaluate, train
+    from ppvcli.errors import PpvError
+    from ppvcli.models.load import load_model
+    from ppvcli.models.zoo import list_models
+    from ppvcli.results import Prediction
+    from ppvcli.video.decoding import read_frames
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PpvError",
+    "Prediction",
+    "__version__",
+    "download_weights",
+    "evaluate",
+    "list_models",
+    "load_clip",
+    "load_model",
+    "predict",
+    "read_frames",
+    "train",
+]
+
+_HOMES = {
+    "PpvError": "ppvcli.errors",
+    "Prediction": "ppvcli.results",
+    "download_weights": "ppvcli.api",
+    "evaluate": "ppvcli.engine.run",
+    "list_models": "ppvcli.models.zoo",
+    "load_clip": "ppvcli.api",
+    "load_model": "ppvcli.models.load",
+    "predict": "ppvcli.deploy.predictor",
+    "read_frames": "ppvcli.video.decoding",
+    "train": "ppvcli.engine.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'ppvcli' has no attribute '{name}'")
+    import importlib
+
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,86 @@
+"""The command `ppv`: a table of commands, one file each, and the frame around them."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from ppvcli import __version__
+from ppvcli.cli import output
+from ppvcli.cli.bench_decode import bench_decode
+from ppvcli.cli.download_weights import download_weights
+from ppvcli.cli.eval import evaluate
+from ppvcli.cli.export import export
+from ppvcli.cli.predict import predict
+from ppvcli.cli.prepare_ucf101_66 import prepare_ucf101_66
+from ppvcli.cli.train import train
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "predict": predict,
+    "train": train,
+    "eval": evaluate,
+    "export": export,
+    "download-weights": download_weights,
+    "prepare-ucf101-66": prepare_ucf101_66,
+    "bench-decode": bench_decode,
+}
+"""Every command, in the order of the help."""
+
+NOT_THERE_YET = {"export", "prepare-ucf101-66", "bench-decode"}
+"""Commands that only say so; they take any arguments, so that the answer is not a usage error."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs `ppv` with the arguments (None: those of the process) and returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # file names that are not valid in the encoding
+    # said by Paddle at every import, and about compiling, which we never do
+    warnings.filterwarnings("ignore", message="No ccache found")
+    if not (sys.argv[1:] if args is None else args):
+        args = ["--help"]
+    try:
+        command = typer.main.get_command(build_app())
+        exit_code = command.main(args=args, prog_name="ppv", standalone_mode=False)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        return output.report_error(error)
+    if exit_code == output.INTERRUPTED:  # Typer has turned Ctrl-C into an exit code
+        return output.report_error(KeyboardInterrupt())
+    return exit_code or 0
+
+
+def build_app() -> typer.Typer:
+    app = typer.Typer(
+        name="ppv",
+        help="Recognise what people do in videos: predict, train, evaluate.",
+        epilog="Start with: ppv predict --demo",
+        rich_markup_mode=None,  # rich costs more start-up time than everything else
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_common)
+    for name, function in COMMANDS.items():
+        settings: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+        if name in NOT_THERE_YET:
+            settings |= {"allow_extra_args": True, "ignore_unknown_options": True}
+        app.command(name, context_settings=settings)(function)
+    return app
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        output.print_line(f"ppv {__version__}")
+        raise typer.Exit
+
+
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,49 @@
+"""Options that more than one command has, and the completion of names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ppvcli.errors import UsageError
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Model names and aliases that begin with what was typed."""
+    from ppvcli.models.zoo import ALIASES, ZOO
+
+    return [name for name in (*ALIASES, *ZOO) if name.startswith(incomplete)]
+
+
+def complete_config(incomplete: str) -> list[str]:
+    """Names of shipped configs that begin with what was typed."""
+    names = (path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.yaml"))
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+CpuOption = Annotated[bool, typer.Option("--cpu", help="Run on the CPU.", show_default=False)]
+GpuOption = Annotated[bool, typer.Option("--gpu", help="Run on the first GPU.", show_default=False)]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", metavar="DEVICE", help="cpu, gpu or gpu:N.  [default: a GPU if there is one]"),
+]
+
+
+def choose_device(*, cpu: bool, gpu: bool, device: str | None) -> str:
+    """The one device that `--cpu`, `--gpu` and `--device` ask for; `auto` where none is given.
+
+    Raises: UsageError where more than one of them is given, or a name that no device has.
+    """
+    given = [name for name, value in (("--cpu", cpu), ("--gpu", gpu), ("--device", device is not None)) if value]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} exclude each other", hint=f"keep one of them, such as {given[0]}")
+    if cpu:
+        return "cpu"
+    if gpu:
+        return "gpu"
+    from ppvcli.models.device import check_device_name
+
+    check_device_name(device or "auto")
+    return device or "auto"

@@ -1,0 +1,130 @@
+"""Which stream gets what, and the one table that turns errors into `error:` and `hint:` lines and exit codes.
+
+Data goes to stdout, everything else to stderr. rich is imported only where something is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+
+import typer
+
+from ppvcli.errors import PpvError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+INTERRUPTED = 130
+
+
+class Report(NamedTuple):
+    """What a person reads about an error, and the exit code of the process."""
+
+    message: str | None
+    """None: say nothing."""
+    hint: str | None
+    exit_code: int
+
+
+def describe_error(error: BaseException) -> Report:
+    """The report of any exception that can leave a command."""
+    if isinstance(error, PpvError):
+        return Report(error.message, error.hint, error.exit_code)
+    if isinstance(error, typer.TyperException):
+        return Report(_sentence(error.format_message()), _help_hint(error), error.exit_code)
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return Report("interrupted", None, INTERRUPTED)
+    if isinstance(error, BrokenPipeError):
+        return Report(None, None, 1)
+    text = str(error).strip().splitlines()
+    message = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    return Report(message, None if _debug() else "PPV_DEBUG=1 shows the traceback", 1)
+
+
+def report_error(error: BaseException) -> int:
+    """Tells the user about an error on stderr and returns the exit code."""
+    report = describe_error(error)
+    if _debug() and report.message is not None:
+        traceback.print_exception(error)
+    if report.message is not None:
+        show_error(report.message, hint=report.hint)
+    if isinstance(error, BrokenPipeError):
+        _silence_stdout()
+    return report.exit_code
+
+
+def show_error(message: str, *, hint: str | None = None) -> None:
+    """One `error:` line (more where the message lists faults) and, where there is one, a `hint:` line on stderr."""
+    _show("error", message, colour="1;31")
+    if hint:
+        _show("hint", hint, colour="1;36")
+
+
+def show_warning(message: str) -> None:
+    """One `warning:` line on stderr."""
+    _show("warning", message, colour="1;33")
+
+
+def print_line(text: str) -> None:
+    """One line of data on stdout."""
+    print(text)  # the only print of plain data: commands call this
+
+
+def printable(text: str) -> str:
+    """Text from outside (a file name, a label of a weight file) with control characters shown, not obeyed."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def print_json(value: Any) -> None:
+    """A value as indented JSON on stdout; ASCII only, so that any pipe and any file name can be written."""
+    print_line(json.dumps(value, indent=2))
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person looks at the stream."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def stdout_console() -> Console:
+    """A rich console for tables on stdout; without colour where NO_COLOR is set or stdout is no terminal."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def stderr_console() -> Console:
+    """A rich console for progress and notes on stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def _show(word: str, message: str, *, colour: str) -> None:
+    prefix = (
+        f"\033[{colour}m{word}:\033[0m" if is_terminal(sys.stderr) and not os.environ.get("NO_COLOR") else f"{word}:"
+    )
+    print(prefix, "\n".join(printable(line) for line in message.split("\n")), file=sys.stderr)
+
+
+def _sentence(message: str) -> str:
+    """Typer's wording in the style of ours: no capital, no full stop."""
+    message = " ".join(message.split()).rstrip(".")
+    return message[:1].lower() + message[1:]
+
+
+def _help_hint(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)  # of the command, where Typer knows it
+    return f"{context.command_path if context else 'ppv'} --help"
+
+
+def _silence_stdout() -> None:
+    """Points stdout at nothing, so that the flush at exit does not complain about the closed pipe a second time."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _debug() -> bool:
+    return os.environ.get("PPV_DEBUG", "") not in ("", "0")

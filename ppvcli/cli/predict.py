@@ -1,0 +1,183 @@
+"""`ppv predict`: what people do in video files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ppvcli.cli import output
+from ppvcli.cli.download_weights import fetch_weights
+from ppvcli.cli.options import CpuOption, DeviceOption, GpuOption, choose_device, complete_model
+from ppvcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ppvcli.results import Prediction
+
+DEMO_CLIP = Path(__file__).parents[1] / "models" / "bundled" / "demo.mp4"
+DEMO_MODEL = "tsm_efflite0_weizmann"
+BAR_WIDTH = 30
+
+
+def predict(
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE...", help="Video files.", show_default=False)
+    ] = None,
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="A model name.  [default: what the weights are of, else pptsmv2]",
+            autocompletion=complete_model,
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE|RUN_DIR", help="Your own weights, or a folder made by ppv train.")
+    ] = None,
+    cpu: CpuOption = False,
+    gpu: GpuOption = False,
+    device: DeviceOption = None,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, metavar="K", help="Classes to show for each file.")] = 5,
+    labels: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Class names, one a line, in place of the model's own.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON array, an object for each file.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Recognise the bundled clip with the bundled model; needs no network.")
+    ] = False,
+) -> None:
+    """Name what people do in video files.
+
+    A table on a terminal; lines of path, rank, score and label, with tabs between, where the output goes elsewhere.
+    """
+    files, model = _choose_input(files or [], model=model, weights=weights, labels=labels, demo=demo)
+    place = choose_device(cpu=cpu, gpu=gpu, device=device)
+
+    from ppvcli.deploy import DEFAULT_MODEL
+
+    if weights is None:
+        fetch_weights(model or DEFAULT_MODEL)
+
+    from ppvcli.engine.cpu import tune_math_library
+
+    tune_math_library(os.environ)  # before Paddle is imported, and for this process alone
+    from ppvcli.deploy.predictor import Predictor
+
+    predictor = Predictor(model, weights=weights, device=place, labels=labels)
+    predictions = predictor.predict(files, top_k=top_k)
+    num_failed = _show_json(predictions, len(files)) if json else _show_each(predictions, len(files))
+    if num_failed:
+        raise typer.Exit(1)
+
+
+def _choose_input(
+    files: list[str], *, model: str | None, weights: str | None, labels: str | None, demo: bool
+) -> tuple[list[str], str | None]:
+    if not demo:
+        if not files:
+            raise UsageError("no video given", hint="ppv predict clip.mp4, or ppv predict --demo")
+        return files, model
+    settings = {"FILE": files, "--model": model, "--weights": weights, "--labels": labels}
+    given = [name for name, value in settings.items() if value]
+    if given:
+        raise UsageError(f"--demo and {given[0]} exclude each other", hint="ppv predict --demo")
+    return [str(DEMO_CLIP)], DEMO_MODEL
+
+
+def _show_json(predictions: Iterator[Prediction], num_files: int) -> int:
+    answers = list(_with_progress(predictions, num_files))
+    for prediction in answers:
+        _report_failure(prediction)
+    output.print_json([prediction.to_dict() for prediction in answers])
+    return sum(prediction.error is not None for prediction in answers)
+
+
+def _show_each(predictions: Iterator[Prediction], num_files: int) -> int:
+    """Shows each answer as soon as it is known and returns how many files had none."""
+    as_table = output.is_terminal(sys.stdout)
+    num_failed = 0
+    for prediction in _with_progress(predictions, num_files):
+        if prediction.error is not None:
+            _report_failure(prediction)
+            num_failed += 1
+        elif as_table:
+            output.stdout_console().print(_table(prediction))
+        else:
+            for line in _lines(prediction):
+                output.print_line(line)
+    return num_failed
+
+
+def _report_failure(prediction: Prediction) -> None:
+    if prediction.error is not None:
+        output.show_error(prediction.error, hint=prediction.hint)
+
+
+def _lines(prediction: Prediction) -> list[str]:
+    """Path, rank, score and label of each class, separated by tabs."""
+    return [
+        "\t".join((output.printable(prediction.path), str(rank), f"{best.score:.4f}", output.printable(best.label)))
+        for rank, best in enumerate(prediction.top, start=1)
+    ]
+
+
+def _table(prediction: Prediction) -> RenderableType:
+    """Labels with bars, the best one first, between the clip's length and the time of each stage."""
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    for rank, best in enumerate(prediction.top):
+        style = "bold" if rank == 0 else ""
+        bar = ProgressBar(
+            total=1.0, completed=best.score, width=BAR_WIDTH, complete_style="cyan", finished_style="cyan"
+        )
+        grid.add_row(
+            Text(f"  {output.printable(best.label)}", style=style), bar, Text(f"{best.score:6.1%}", style=style)
+        )
+    length = f"{prediction.duration_s:.1f} s, {prediction.num_frames} frames"
+    stages = ", ".join(f"{stage} {time_ms:.0f} ms" for stage, time_ms in prediction.timings_ms.items())
+    return Group(
+        Text.assemble((output.printable(prediction.path), "bold"), (f"  {length}", "dim")),
+        grid,
+        Text(f"  {prediction.model}: {stages}\n", style="dim"),
+    )
+
+
+def _with_progress(predictions: Iterator[Prediction], num_files: int) -> Iterator[Prediction]:
+    """The predictions as they come; meanwhile a bar on stderr, where that is a terminal and files are many."""
+    if num_files == 1 or not output.is_terminal(sys.stderr):
+        yield from predictions
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    # redirect_stdout would send our data to stderr, where the bar is
+    progress = Progress(
+        MofNCompleteColumn(),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=output.stderr_console(),
+        transient=True,
+        redirect_stdout=False,
+    )
+    task = progress.add_task("", total=num_files)
+    try:
+        progress.start()
+        for prediction in predictions:
+            progress.stop()  # takes the bar away, so that what the caller shows has its own lines
+            yield prediction
+            progress.advance(task)
+            progress.start()
+    finally:
+        progress.stop()

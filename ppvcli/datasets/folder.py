@@ -1,0 +1,85 @@
+"""Labelled clips from one sub-folder per class, and splits that keep groups together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ppvcli.datasets.annotations import Sample
+from ppvcli.errors import DatasetError
+
+VIDEO_SUFFIXES = frozenset(
+    (".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+)
+
+
+def scan_class_folders(root: Path) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
+    """Every video below the sub-folders of `root`, in sorted order, and the sub-folders' names as classes.
+
+    Hidden folders and folders without a video are no classes. Raises: DatasetError where there is no class.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"no folder {root}", hint="--data DIR, with one sub-folder of clips per class")
+    clips = {
+        folder.name: sorted(
+            path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+        )
+        for folder in sorted(root.iterdir())
+        if folder.is_dir() and not folder.name.startswith(".")
+    }
+    labels = tuple(name for name, paths in clips.items() if paths)
+    if not labels:
+        raise DatasetError(f"{root}: no sub-folder holds a video", hint="expected DIR/<class name>/<clip>.mp4")
+    samples = tuple(Sample(path, i) for i, name in enumerate(labels) for path in clips[name])
+    return samples, labels
+
+
+def split_by_ratio(samples: Sequence[Sample], val_ratio: float, *, seed: int) -> tuple[tuple[Sample, ...], ...]:
+    """(train, val): of every class with two clips or more, about `val_ratio` of them, at least one on each side."""
+    rng = np.random.default_rng(seed)
+    val: set[int] = set()
+    for label in sorted({sample.label for sample in samples}):
+        members = [i for i, sample in enumerate(samples) if sample.label == label]
+        num_val = min(max(round(len(members) * val_ratio), 1), len(members) - 1)
+        val.update(rng.permutation(members)[:num_val].tolist())
+    return _divide(samples, val)
+
+
+def split_by_group(
+    samples: Sequence[Sample], pattern: str, *, val_groups: Sequence[str] | None, val_ratio: float | None, seed: int
+) -> tuple[tuple[Sample, ...], ...]:
+    """(train, val) so that clips whose file names show the same group stand on one side.
+
+    Either `val_groups` are held out by name, or whole groups in random order until `val_ratio` of the clips is reached.
+    Raises: DatasetError for clips without a group and for held-out groups that no clip has.
+    """
+    groups = []
+    for sample in samples:
+        match = re.search(pattern, sample.path.name)
+        if match is None:
+            raise DatasetError(f"group pattern '{pattern}' is not found in file name '{sample.path.name}'")
+        groups.append(match.group(1))
+    names = sorted(set(groups))
+    if val_groups is not None:
+        unknown = sorted(set(val_groups) - set(names))
+        if unknown:
+            raise DatasetError(f"no clip of held-out groups {', '.join(unknown)}; groups: {', '.join(names[:30])}")
+        held_out = set(val_groups)
+    else:
+        held_out = set()
+        target = (val_ratio or 0.0) * len(samples)
+        for name in np.random.default_rng(seed).permutation(names)[: len(names) - 1].tolist():
+            if held_out and sum(group in held_out for group in groups) >= target:
+                break
+            held_out.add(name)
+    return _divide(samples, {i for i, group in enumerate(groups) if group in held_out})
+
+
+def _divide(samples: Sequence[Sample], val: set[int]) -> tuple[tuple[Sample, ...], ...]:
+    train = tuple(sample for i, sample in enumerate(samples) if i not in val)
+    if not train or not val:
+        raise DatasetError(f"a split of {len(samples)} clips leaves one side empty: {len(train)} train, {len(val)} val")
+    return train, tuple(samples[i] for i in sorted(val))

@@ -1,0 +1,197 @@
+"""Video files in, answers out: one network, one file after another, the next one decoded while the network works."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+import numpy.typing as npt
+
+from ppvcli.datasets.annotations import read_labels
+from ppvcli.deploy import DEFAULT_MODEL
+from ppvcli.errors import UnknownNameError, UsageError, VideoError, WeightsNotFoundError
+from ppvcli.models.device import select_device
+from ppvcli.models.load import load_model
+from ppvcli.models.views import clip_logits
+from ppvcli.models.zoo import ModelRow, get_model_row, load_labels
+from ppvcli.results import Prediction, Score
+from ppvcli.specs import Preprocess
+from ppvcli.video.clip import ClipFrames, load_frames
+from ppvcli.weights.formats import read_metadata, resolve_weights_path
+
+RUNTIMES = ("auto", "paddle")
+
+Source = str | Path
+
+
+def predict(
+    sources: Source | Iterable[Source],
+    *,
+    model: str = DEFAULT_MODEL,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    runtime: str = "auto",
+    top_k: int = 5,
+    labels: str | Path | None = None,
+) -> Iterator[Prediction]:
+    """The answer for each video file, in order, each as soon as it is known: `Predictor(...).predict(sources)`.
+
+    Settings are checked and the network is loaded before this returns; videos are read as the iterator is used. Raises:
+    as `Predictor` and `Predictor.predict`.
+    """
+    named = None if model == DEFAULT_MODEL else model
+    predictor = Predictor(named, weights=weights, device=device, runtime=runtime, labels=labels)
+    return predictor.predict(sources, top_k=top_k)
+
+
+class Predictor:
+    """A loaded network with its preprocessing and its labels."""
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        weights: str | Path | None = None,
+        device: str = "auto",
+        runtime: str = "auto",
+        labels: str | Path | None = None,
+    ) -> None:
+        """Loads a model; weights that are not in the store are fetched.
+
+        `weights` is a file or a run folder; its preprocessing and labels, where it carries some, come before the
+        published ones. `model` None is the model that the file says it is of (every run folder does), else `pptsmv2`.
+        `labels` is a file with one class name a line and comes before all other names; classes that nothing names are
+        called `class_0`, `class_1`, ...
+
+        Raises: UsageError (unknown model, device or runtime, labels that don't fit), DeviceError, WeightsError,
+        DatasetError (unreadable labels).
+        """
+        if runtime not in RUNTIMES:
+            raise UnknownNameError("runtime", runtime, RUNTIMES, hint=f"there are: {', '.join(RUNTIMES)}")
+        weights = None if weights is None else resolve_weights_path(weights)
+        row = _choose_row(model, weights)
+        names = None if labels is None else read_labels(Path(labels))
+        self.device = select_device(device)
+        self.model = row.name
+        self._network = load_model(row.name, weights=weights)
+        report = self._network.load_report
+        if report.reinitialized:
+            raise WeightsNotFoundError(
+                f"{row.name} is a start for training: nothing has taught its classifier yet",
+                hint=f"ppv train --model {row.name} --data FOLDER, then ppv predict FILE --weights RUN_DIR",
+            )
+        self.preprocess: Preprocess = report.preprocess or row.preprocess
+        self.labels = _choose_labels(
+            names, report.labels, load_labels(row.labels), num_classes=report.num_classes, labels_path=labels
+        )
+        if hasattr(self._network, "reparameterize"):
+            self._network.reparameterize()
+
+    def predict(self, sources: Source | Iterable[Source], *, top_k: int = 5) -> Iterator[Prediction]:
+        """A prediction for each video file, in order; a broken one gives a prediction with `error` set.
+
+        `top_k` larger than the number of classes gives all of them. Raises: UsageError for `top_k` below 1.
+        """
+        if top_k < 1:
+            raise UsageError(f"top_k must be 1 or more, got {top_k}", hint="--top-k 1 gives the best class only")
+        sources = [sources] if isinstance(sources, (str, Path)) else sources
+        return (self._answer(video, top_k) for video in _load_ahead(sources, self.preprocess))
+
+    def _answer(self, video: _Video, top_k: int) -> Prediction:
+        if isinstance(video.clip, VideoError):
+            return Prediction(path=video.path, model=self.model, error=video.clip.message, hint=video.clip.hint)
+        start = time.perf_counter()
+        logits_k = clip_logits(self._network, video.clip.frames_vthwc, preprocess=self.preprocess)
+        network_ms = (time.perf_counter() - start) * 1e3
+        return Prediction(
+            path=video.path,
+            model=self.model,
+            top=_best(logits_k, self.labels, top_k),
+            num_frames=video.clip.num_frames,
+            duration_s=video.clip.duration_s,
+            timings_ms={**video.clip.timings_ms, "network": network_ms},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Video:
+    """One source after decoding."""
+
+    path: str
+    clip: ClipFrames | VideoError
+
+
+def _load_ahead(sources: Iterable[Source], preprocess: Preprocess) -> Iterator[_Video]:
+    """Each source decoded, in order; while the caller works on one, a thread decodes the next and no more."""
+
+    def load(source: Source, box: SimpleQueue[_Video | BaseException]) -> None:
+        try:
+            box.put(_Video(path=str(source), clip=load_frames(source, preprocess)))
+        except VideoError as error:
+            box.put(_Video(path=str(source), clip=error))
+        except BaseException as error:  # a fault of ours: it belongs to the caller's thread
+            box.put(error)
+
+    def wait(box: SimpleQueue[_Video | BaseException]) -> _Video:
+        result = box.get()
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    pending: SimpleQueue[_Video | BaseException] | None = None
+    for source in sources:
+        ready = None if pending is None else wait(pending)
+        pending = SimpleQueue()
+        # a daemon, so that Ctrl-C does not wait for the end of a long video
+        threading.Thread(target=load, args=(source, pending), daemon=True).start()
+        if ready is not None:
+            yield ready
+    if pending is not None:
+        yield wait(pending)
+
+
+def _choose_row(model: str | None, weights: Path | None) -> ModelRow:
+    """The model asked for, else the one that the weight file says it is of, else the default.
+
+    Raises: UnknownNameError; UsageError where the first two are of different architectures, which `load_model` would
+    tell tensor by tensor.
+    """
+    metadata = None if weights is None else read_metadata(weights)
+    carried = None if metadata is None else metadata.model
+    row = get_model_row(model or carried or DEFAULT_MODEL)
+    if carried is not None and get_model_row(carried).network.architecture != row.network.architecture:
+        raise UsageError(f"{weights} holds weights of {carried}, not of {row.name}", hint="leave --model out")
+    return row
+
+
+def _choose_labels(
+    given: tuple[str, ...] | None,
+    carried: tuple[str, ...] | None,
+    published: tuple[str, ...],
+    *,
+    num_classes: int,
+    labels_path: str | Path | None,
+) -> tuple[str, ...]:
+    if given is not None:
+        if len(given) != num_classes:
+            raise UsageError(
+                f"{labels_path} has {len(given)} class names, the model has {num_classes} classes",
+                hint="one name a line, in the order of the class indices",
+            )
+        return given
+    for names in (carried, published):
+        if names is not None and len(names) == num_classes:
+            return names
+    return tuple(f"class_{index}" for index in range(num_classes))
+
+
+def _best(logits_k: npt.NDArray[np.float32], labels: tuple[str, ...], top_k: int) -> tuple[Score, ...]:
+    exponents = np.exp(logits_k.astype(np.float64) - logits_k.max())
+    scores = exponents / exponents.sum()
+    order = np.argsort(-scores, kind="stable")[:top_k]
+    return tuple(Score(label=labels[index], index=int(index), score=float(scores[index])) for index in order)

