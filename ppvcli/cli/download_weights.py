@@ -30,7 +30,7 @@ def download_weights(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]...", help="Models or aliases.", show_default=False, autocompletion=options.complete_model
+            metavar="NAME", help="Models or aliases.", show_default=False, autocompletion=options.complete_model
         ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every published model.", show_default=False)] = False,

@@ -71,7 +71,7 @@ def show_warning(message: str) -> None:
 
 def print_line(text: str) -> None:
     """One line of data on stdout."""
-    print(text)  # the only print of plain data: commands call this
+    print(text, flush=True)  # a reader at the other end of a pipe gets each answer as soon as it is known
 
 
 def printable(text: str) -> str:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ppvcli.datasets.annotations import read_labels
 from ppvcli.deploy import DEFAULT_MODEL
-from ppvcli.errors import UnknownNameError, UsageError, VideoError, WeightsNotFoundError
+from ppvcli.errors import UnknownNameError, UsageError, VideoError, WeightsError, WeightsNotFoundError
 from ppvcli.models.device import select_device
 from ppvcli.models.load import load_model
 from ppvcli.models.views import clip_logits
@@ -41,8 +41,9 @@ def predict(
 ) -> Iterator[Prediction]:
     """The answer for each video file, in order, each as soon as it is known: `Predictor(...).predict(sources)`.
 
-    Settings are checked and the network is loaded before this returns; videos are read as the iterator is used. Raises:
-    as `Predictor` and `Predictor.predict`.
+    Settings are checked and the network is loaded before this returns; videos are read as the iterator is used. The
+    default of `model` gives way to the model that the weights say they are of. Raises: as `Predictor` and
+    `Predictor.predict`.
     """
     named = None if model == DEFAULT_MODEL else model
     predictor = Predictor(named, weights=weights, device=device, runtime=runtime, labels=labels)
@@ -95,7 +96,9 @@ class Predictor:
     def predict(self, sources: Source | Iterable[Source], *, top_k: int = 5) -> Iterator[Prediction]:
         """A prediction for each video file, in order; a broken one gives a prediction with `error` set.
 
-        `top_k` larger than the number of classes gives all of them. Raises: UsageError for `top_k` below 1.
+        `top_k` larger than the number of classes gives all of them.
+
+        Raises: UsageError for `top_k` below 1; WeightsError for weights whose scores are not finite.
         """
         if top_k < 1:
             raise UsageError(f"top_k must be 1 or more, got {top_k}", hint="--top-k 1 gives the best class only")
@@ -108,6 +111,11 @@ class Predictor:
         start = time.perf_counter()
         logits_k = clip_logits(self._network, video.clip.frames_vthwc, preprocess=self.preprocess)
         network_ms = (time.perf_counter() - start) * 1e3
+        if not np.isfinite(logits_k).all():
+            raise WeightsError(
+                f"the weights of {self.model} give scores that are no numbers, for {video.path}",
+                hint="the training that made them diverged, or the file is damaged: use another one",
+            )
         return Prediction(
             path=video.path,
             model=self.model,

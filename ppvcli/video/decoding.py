@@ -136,7 +136,7 @@ class PyavReader:
             frame_hwc: Frames = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
         except (av.error.FFmpegError, ValueError) as error:
             raise UnreadableVideoError(
-                f"can't turn a frame of {self._path} ({frame.format.name}, {frame.width}x{frame.height}) into RGB: {error}",
+                f"can't turn a frame of {self._path} ({frame.format.name}) into RGB: {error}",
                 hint=FETCH_AGAIN,
             ) from error
         turns = round(frame.rotation / 90) % 4

@@ -206,8 +206,10 @@ def _widen(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 _PICKLE_TEXT = re.compile(rb"\(+[dltSVi]|[}\]][q(.]|c[\w.]+\n[\w.]+\n")
 """How protocols 0 and 1 begin: a mark, a container or a name. They end with a dot."""
+_OLD_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46"
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "a zip archive (PyTorch's format since 1.6 is one)"),
+    (_OLD_TORCH, "a PyTorch file of the format before 1.6"),
     (b"Rar!", "a rar archive"),
     (b"7z\xbc\xaf", "a 7z archive"),
     (b"BZh", "a bzip2 archive"),
@@ -245,7 +247,7 @@ def _sniff(path: Path) -> Literal["folder", "tar", "safetensors", "pickle"]:
         last = file.read(1)
     if head[:2] == b"\x1f\x8b" or head[257:262] == b"ustar":
         return "tar"
-    if head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5"):
+    if head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5") and not head.startswith(_OLD_TORCH):
         return "pickle"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_HEADER_BYTES:
         return "safetensors"

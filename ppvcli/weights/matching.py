@@ -48,6 +48,10 @@ class _Comparison:
     def num_faults(self) -> int:
         return len(self.missing) + len(self.extra) + len(self.misshapen)
 
+    @property
+    def counts(self) -> str:
+        return f"{len(self.missing)} missing, {len(self.extra)} extra, {len(self.misshapen)} misshapen"
+
 
 def canonical_keys(keys: Iterable[str]) -> dict[str, str]:
     """Key of any prefix form -> `backbone.*` / `head.*` / `Teacher.*`.
@@ -108,19 +112,18 @@ def match_tensors(
     if comparison.num_faults:
         listing = [
             *(f"missing    {network_keys[key]} {list(wanted[key])}" for key in comparison.missing),
-            *(f"extra      {file_keys[key]} {_describe(tensors[file_keys[key]])}" for key in comparison.extra),
+            *(
+                f"extra      {_printable(file_keys[key])} {_describe(tensors[file_keys[key]])}"
+                for key in comparison.extra
+            ),
             *(
                 f"misshapen  {network_keys[key]} {list(wanted[key])}, got {_describe(tensors[file_keys[key]])}"
                 for key in comparison.misshapen
             ),
         ]
-        counts = (
-            f"{len(comparison.missing)} missing, {len(comparison.extra)} extra, {len(comparison.misshapen)} misshapen"
-        )
         nearest, hint = _nearest(shapes, candidates())
-        message = f"{source}: the tensors do not fit: {counts}; nearest model: {nearest}"
         raise WeightsMismatchError(
-            "\n  ".join([message, *listing]),
+            "\n  ".join([f"{source}: the tensors do not fit: {comparison.counts}; nearest model: {nearest}", *listing]),
             hint=hint or _classifier_hint(comparison, classifier_keys, shapes=shapes),
         )
     return MatchResult(
@@ -128,6 +131,11 @@ def match_tensors(
         reinitialized=tuple(network_keys[key] for key in wanted if key in replaced),
         ignored=tuple(file_keys[key] for key in comparison.ignored),
     )
+
+
+def _printable(key: str) -> str:
+    """A key of a foreign file must not steer the terminal."""
+    return key if key.isprintable() else ascii(key)
 
 
 def _describe(tensor: np.ndarray) -> str:
@@ -176,7 +184,10 @@ def _nearest(shapes: Mapping[str, tuple[int, ...] | None], candidates: Mapping[s
     if num_faults:
         return f"{name} ({num_fitting} of {len(shapes)} tensors fit)", None
     others = [row[2] for row in ranked if row[:2] == (0, num_ignored) and row[2] != name]
-    return f"{name} (fits exactly{'; so do ' + ', '.join(others) if others else ''})", f"--model {name}"
+    if others:  # TSN and TSM, for one, have the same tensors and use them differently
+        hint = "--model NAME with the one of these that the file was trained as; its tensors alone do not tell"
+        return f"{name} (fits exactly; so do {', '.join(others)})", hint
+    return f"{name} (fits exactly)", f"--model {name}"
 
 
 def _classifier_hint(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -22,6 +23,10 @@ _MAX_LABELS = 100_000
 _RANGES = {"num_segments": 1024, "num_clips": 1024, "frame_interval": 100_000, "short_side": 8192, "size": 8192}
 """Largest value of an integer field; the smallest is 1. A hostile header must not ask for terabytes of frames."""
 _MAX_SIDE = 8192
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""Characters that could steer a terminal."""
 
 
 class MetadataError(ValueError):
@@ -105,8 +110,8 @@ def _labels(text: str) -> tuple[str, ...]:
     labels = _parse(text, "labels")
     if not isinstance(labels, list) or not 1 <= len(labels) <= _MAX_LABELS:
         raise MetadataError(f"labels: expected a list of 1 to {_MAX_LABELS} names")
-    if not all(isinstance(label, str) and label for label in labels):
-        raise MetadataError("labels: expected names that are strings with at least one character")
+    if not all(isinstance(label, str) and label and not _CONTROL.search(label) for label in labels):
+        raise MetadataError("labels: expected names of at least one character, without control characters")
     return tuple(labels)
 
 
@@ -146,7 +151,7 @@ def _build_dataclass(value: object, kind: Any, where: str) -> object:
         raise MetadataError(f"{where}: expected an object")
     hints = typing.get_type_hints(kind)
     if unknown := sorted(set(value) - set(hints)):
-        raise MetadataError(f"{where}: unknown fields {', '.join(unknown)[:100]}")
+        raise MetadataError(f"{where}: unknown fields {ascii(', '.join(unknown))[1:101]}")
     required = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}
     if missing := sorted(required - set(value)):
         raise MetadataError(f"{where}: missing fields {', '.join(missing)}")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -70,9 +72,10 @@ class _Dtype(Stateful):
 
     def __init__(self, args: tuple[object, ...]) -> None:
         code = args[0] if args else None
-        if code not in _DTYPES:
-            raise PickleRefusedError(f"arrays of dtype {code!r}"[:200])
-        self.dtype = np.dtype(str(code))
+        if not isinstance(code, str) or code not in _DTYPES:  # hashing or printing another value may never end
+            shown = ascii(code[:20]) if isinstance(code, str) else f"of type '{type(code).__name__}'"
+            raise PickleRefusedError(f"arrays of dtype {shown}")
+        self.dtype = np.dtype(code)
 
     def set_state(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", ">", "=", "|"):
@@ -82,11 +85,22 @@ class _Dtype(Stateful):
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
+@dataclass(frozen=True)
+class _Content:
+    """What an array is made of; nothing is copied before the array is wanted, as many may share one buffer."""
+
+    data: bytes | bytearray | str
+    """Text is an 8-bit string of Python 2."""
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    order: Literal["C", "F"]
+
+
 class _Array(Stateful):
     """An array that `_reconstruct` begins and BUILD completes."""
 
     def __init__(self) -> None:
-        self._view: np.ndarray | None = None
+        self._content: _Content | None = None
         self._result: np.ndarray | None = None
 
     def set_state(self, state: object) -> None:
@@ -96,28 +110,34 @@ class _Array(Stateful):
         self.fill(data, dtype, shape=shape, order="F" if is_fortran else "C")
 
     def fill(self, data: object, dtype: object, *, shape: object, order: str) -> None:
-        if isinstance(data, str):  # 8-bit strings of Python 2
-            data = data.encode("latin-1")
-        if not isinstance(data, bytes | bytearray) or not isinstance(dtype, _Dtype):
+        if not isinstance(data, bytes | bytearray | str) or not isinstance(dtype, _Dtype):
             raise PickleRefusedError(f"an array made from a value of type '{type(data).__name__}'")
         shape = checked_shape(shape)
         if math.prod(shape) * dtype.dtype.itemsize != len(data):
             raise PickleFaultError(f"an array of shape {list(shape)} and dtype {dtype.dtype} in {len(data)} bytes")
-        values = np.frombuffer(data, dtype.dtype) if len(data) else np.empty(0, dtype.dtype)
-        self._view = values.reshape(shape, order="F" if order == "F" else "C")
+        self._content = _Content(data, dtype.dtype, shape, "F" if order == "F" else "C")
 
     def num_bytes_wanted(self) -> int:
-        """Bytes that `array` will allocate: none the second time."""
-        return 0 if self._result is not None or self._view is None else self._view.nbytes
+        """Bytes that `array` may allocate: none the second time."""
+        return 0 if self._result is not None or self._content is None else len(self._content.data)
 
     def array(self) -> np.ndarray:
         """Writable, aligned, C-contiguous, native byte order; the same one each time (tied weights)."""
-        if self._view is None:
+        if self._content is None:
             raise PickleFaultError("an array without content")
         if self._result is None:
-            native = self._view.dtype.newbyteorder("=")
-            self._result = np.require(self._view, native, ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
+            data, dtype = self._content.data, self._content.dtype
+            buffer = data.encode("latin-1") if isinstance(data, str) else data
+            values = np.frombuffer(buffer, dtype) if buffer else np.empty(0, dtype)
+            view = values.reshape(self._content.shape, order=self._content.order)
+            self._result = np.require(view, dtype.newbyteorder("="), ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
         return self._result
+
+
+def printable(key: object) -> str:
+    """A key of a file, cut to 100 characters and without control characters for a terminal."""
+    text = str(key) if isinstance(key, str | int) else type(key).__name__
+    return (text if text.isprintable() else ascii(text)[1:-1])[:100]
 
 
 def checked_shape(shape: object) -> tuple[int, ...]:
@@ -212,7 +232,7 @@ def _state_dict(tree: object, *, max_bytes: int) -> dict[str, np.ndarray]:
         if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
             value = value[1]
         if not isinstance(key, str) or not isinstance(value, _Array):
-            others.append(f"'{key}' ({type(value).__name__})"[:100])
+            others.append(f"'{printable(key)}' ({type(value).__name__})")
             continue
         max_bytes -= value.num_bytes_wanted()
         if max_bytes < 0:
@@ -234,14 +254,15 @@ def _join_chunks(tensors: dict[str, np.ndarray], chunks: object) -> dict[str, np
     for key, facts in chunks.items():
         names = facts.get("slices") if isinstance(facts, dict) else None
         if not isinstance(names, list) or not names or not isinstance(key, str) or key in result:
-            raise PickleFaultError(f"no usable list of slices for {key!r}"[:200])
-        missing = [name for name in names if not isinstance(name, str) or name not in result]
-        if missing or len(set(names)) != len(names):
-            raise PickleFaultError(f"slices of {key!r} are missing: {missing}"[:200])
+            raise PickleFaultError(f"no usable list of slices for '{printable(key)}'")
+        if not all(isinstance(name, str) and name in result for name in names) or len(set(names)) != len(names):
+            raise PickleFaultError(f"slices of '{printable(key)}' are missing")
         parts = [result.pop(name) for name in names]
         shape = checked_shape(facts.get("OriginShape"))
         num_elements = sum(part.size for part in parts)
         if any(part.ndim != 1 or part.dtype != parts[0].dtype for part in parts) or math.prod(shape) != num_elements:
-            raise PickleFaultError(f"the slices of {key!r} hold {num_elements} values for shape {list(shape)}")
+            raise PickleFaultError(
+                f"the slices of '{printable(key)}' hold {num_elements} values for shape {list(shape)}"
+            )
         result[key] = np.concatenate(parts).reshape(shape)
     return result

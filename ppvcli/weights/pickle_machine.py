@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import codecs
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -241,11 +241,9 @@ class PickleMachine:
         self._push(int.from_bytes(self._take(num_bytes), "little", signed=True))
 
 
-def checked_dict(pairs: object) -> dict[object, object]:
+def checked_dict(pairs: Iterable[object]) -> dict[object, object]:
     """A dict of `pairs` with flat keys; a tuple as key could be so deep that hashing it ends the process."""
     result: dict[object, object] = {}
-    if not hasattr(pairs, "__iter__"):
-        raise PickleFaultError("a dict of something that is no list of pairs")
     for pair in pairs:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise PickleFaultError("a dict item that is no pair")
@@ -256,10 +254,18 @@ def checked_dict(pairs: object) -> dict[object, object]:
 
 
 def construct_dict(args: tuple[object, ...]) -> dict[object, object]:
-    """What `dict` and `collections.OrderedDict` become: a dict, of no arguments or of a list of pairs."""
-    if len(args) > 1:
-        raise PickleFaultError("a dict of more than one argument")
-    return checked_dict(args[0]) if args else {}
+    """What `collections.OrderedDict` becomes: a dict, of no arguments or (Python 2) of a list of pairs.
+
+    The list is used up, so that a memo can't make many large dicts of one list.
+    """
+    if not args:
+        return {}
+    pairs = args[0]
+    if len(args) != 1 or not isinstance(pairs, list):
+        raise PickleFaultError("a dict of something that is no list of pairs")
+    result = checked_dict(pairs)
+    pairs.clear()
+    return result
 
 
 def _unknown(opcode: int) -> Exception:

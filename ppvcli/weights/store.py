@@ -1,7 +1,7 @@
 """The cache of downloaded weights: `<home>/weights/<name>.safetensors` and, beside it, a record `<name>.json`.
 
 The record is what the download saw (address, sha256, size, ETag, date). A weight file is handed out only after its
-whole sha256 was compared with it: 100 MB take about 0.06 s, little beside building a network from them, so there is no
+whole sha256 was compared with it: 100 MB take about 0.1 s, little beside building a network from them, so there is no
 cheaper check that trusts time stamps. A record without a weight file is no entry, but still holds the hash that the
 next download of the published file must have.
 """
@@ -142,10 +142,13 @@ def put(record: StoreRecord, *, weights: Path) -> None:
     new one, and a crash in between leaves none.
     """
     new_record = weights.with_name(f"{record.name}.json.tmp")
-    new_record.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", encoding="utf-8")
-    weights_path(record.name).unlink(missing_ok=True)
-    new_record.replace(record_path(record.name))
-    weights.replace(weights_path(record.name))
+    try:
+        new_record.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", encoding="utf-8")
+        weights_path(record.name).unlink(missing_ok=True)
+        new_record.replace(record_path(record.name))
+        weights.replace(weights_path(record.name))
+    finally:
+        new_record.unlink(missing_ok=True)
 
 
 def remove(name: str) -> None:

@@ -25,8 +25,9 @@ class Answer(NamedTuple):
 
 
 @pytest.fixture
-def ppv(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
-    """Runs `ppv ARGS` in this process."""
+def ppv(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
+    """Runs `ppv ARGS` in this process, whose environment is afterwards as it was."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
 
     def run(*args: object) -> Answer:
         capsys.readouterr()

@@ -19,6 +19,7 @@ from ppvcli.errors import (
     PpvError,
     UnknownNameError,
     UsageError,
+    WeightsError,
     WeightsNotFoundError,
 )
 from ppvcli.models.load import load_model
@@ -26,6 +27,7 @@ from ppvcli.results import Prediction
 from ppvcli.specs import Crop, Preprocess, Resize, Sampling
 from ppvcli.video.clip import load_clip
 from ppvcli.video.render import write_video
+from ppvcli.weights.formats import read_weights, write_safetensors
 from tests.small_model import LABELS, MODEL, PREPROCESS, moving_block, write_weights
 
 
@@ -161,6 +163,14 @@ def test_gpu_without_cuda_says_which_package_has_it(folder: Path) -> None:
     with pytest.raises(DeviceError, match="built without CUDA") as caught:
         Predictor(weights=folder / "run", device="gpu")
     assert "paddlepaddle-gpu" in str(caught.value.hint)
+
+
+def test_weights_of_a_diverged_training_are_an_error_not_a_ranking(folder: Path, tmp_path: Path) -> None:
+    file = read_weights(folder / "run")
+    tensors = {**file.tensors, "head.fc.bias": np.full(len(LABELS), np.nan, np.float32)}
+    write_safetensors(tmp_path / "weights.safetensors", tensors, metadata=file.metadata)
+    with pytest.raises(WeightsError, match="scores that are no numbers"):
+        list(predict(folder / "short.mp4", weights=tmp_path / "weights.safetensors"))
 
 
 def test_next_file_is_decoded_while_the_caller_works_and_no_more(

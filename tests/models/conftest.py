@@ -1,4 +1,4 @@
-"""Networks at full size take minutes of CPU time: MKL gets the setting that `ppv train` gives it, before its first use."""
+"""Networks of full size cost minutes: MKL gets the setting that `ppv train` gives it, before anything uses MKL."""
 
 from __future__ import annotations
 

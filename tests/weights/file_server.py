@@ -94,7 +94,7 @@ def serve(
         before_body()
         handler.wfile.write(body if num_bytes is None else body[:num_bytes])
         if stall:
-            server.stopping.wait(5)
+            server.stopping.wait(10)
 
     return answer
 

@@ -88,7 +88,9 @@ def test_download_broken_midway_resumes_by_range(
     broken: Answer, source: WeightSource, server: FileServer, store_dir: Path
 ) -> None:
     server.answers = [broken]
+    start = time.monotonic()
     _fetch(source)
+    assert time.monotonic() - start < 8, "the transfer waited for the server, which is silent for 10 s"
     _assert_stored(source, PUBLISHED, store_dir)
     first, second = server.requests
     assert first.range is None
@@ -107,6 +109,18 @@ def test_download_broken_in_a_former_run_goes_on(source: WeightSource, server: F
     _fetch(source)
     _assert_stored(source, PUBLISHED, store_dir)
     assert server.requests[-1].range == f"bytes={kept}-"
+
+
+def test_download_broken_at_one_address_starts_over_at_another(
+    source: WeightSource, server: FileServer, store_dir: Path
+) -> None:
+    server.answers = [serve(num_bytes=HALF)] + [say(503)] * 2
+    with pytest.raises(DownloadError):
+        _fetch(source)
+    download_weights([source], mirror=f"{server.base}/copies", policy=HASTY)
+    _assert_stored(source, PUBLISHED, store_dir)
+    assert server.requests[3].path == "/copies/release/TSM/some.pdparams"
+    assert server.requests[3].range is None
 
 
 def test_download_resumed_by_last_modified_where_there_is_no_etag(source: WeightSource, server: FileServer) -> None:
@@ -277,7 +291,10 @@ PAGE = b"\n<!DOCTYPE html><html>Please log in</html>"
 
 @pytest.mark.parametrize(
     "answer",
-    [say(200, PAGE, Content_Type="text/html; charset=utf-8"), say(200, PAGE, Content_Type="application/octet-stream")],
+    [
+        say(200, b"Please log in", Content_Type="text/html; charset=utf-8"),
+        say(200, PAGE, Content_Type="application/octet-stream"),
+    ],
     ids=["by type", "by content"],
 )
 def test_download_of_web_page_is_refused(answer: Answer, source: WeightSource, server: FileServer) -> None:

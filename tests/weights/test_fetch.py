@@ -160,6 +160,22 @@ def test_fetch_into_unwritable_place_names_it(tmp_path: Path, monkeypatch: pytes
     assert "PPV_HOME" in str(caught.value.hint)
 
 
+def test_fetch_that_cannot_finish_leaves_the_transfer_but_nothing_half_made(
+    source: WeightSource, store_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "put", fail)
+        with pytest.raises(DownloadError, match="No space left on device"):
+            download_weights([source], policy=HASTY)
+    assert {path.name for path in store_dir.iterdir()} - {"some_model.lock"} == {
+        "some_model.part",
+        "some_model.part.json",
+    }
+
+
 def test_fetch_of_several_answers_in_order(source: WeightSource, server: FileServer) -> None:
     sources = [replace(source, name=name) for name in ("b_model", "a_model")]
     assert [record.name for record in download_weights(sources, policy=HASTY)] == ["b_model", "a_model"]

@@ -301,6 +301,7 @@ OTHERS: dict[str, tuple[bytes, str]] = {
     "mkv": (b"\x1a\x45\xdf\xa3\x9f", "a Matroska"),
     "png": (b"\x89PNG\r\n\x1a\n", "a PNG image"),
     "jpeg": (b"\xff\xd8\xff\xe0", "a JPEG image"),
+    "old_torch": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "a PyTorch file of the format before 1.6"),
     "pdf": (b"%PDF-1.4", "a PDF"),
     "hdf5": (b"\x89HDF\r\n\x1a\n", "an HDF5"),
     "npy": (b"\x93NUMPY\1\0", "a NumPy array"),

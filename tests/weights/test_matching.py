@@ -267,6 +267,7 @@ def test_match_tensors_of_another_models_file_names_that_model(model: str) -> No
 def test_match_tensors_that_several_models_fit_names_them_all() -> None:
     error = _fails(_tensors(golden_shapes("tsn_k400_8seg")), golden_shapes("pptsmv2_k400_8f"))
     assert "tsm_k400 (fits exactly; so do tsm_k400_nhwc, tsn_k400_3seg, tsn_k400_8seg)" in error.message
+    assert (error.hint or "").startswith("--model NAME")
 
 
 def test_match_tensors_with_lta_named_among_16_frame_models() -> None:

@@ -114,7 +114,9 @@ def test_preprocess_that_is_no_such_object_raises(text: str) -> None:
         preprocess_from_json(text)
 
 
-@pytest.mark.parametrize("labels", ["", "{}", "[]", "[1]", '[""]', '["a", null]', '"ab"', json.dumps(["x"] * 100_001)])
+@pytest.mark.parametrize(
+    "labels", ["", '["\\u001b[2J"]', "{}", "[]", "[1]", '[""]', '["a", null]', '"ab"', json.dumps(["x"] * 100_001)]
+)
 def test_labels_that_are_no_list_of_names_raise(labels: str) -> None:
     with pytest.raises(MetadataError, match="labels"):
         WeightsMetadata.from_header({"format": "ppvcli/1", "labels": labels})

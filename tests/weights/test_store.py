@@ -109,6 +109,21 @@ def test_record_without_weights_is_no_entry_but_readable(record: StoreRecord) ->
     assert store.read_record("some_model") == record
 
 
+def test_put_that_fails_midway_leaves_no_entry(record: StoreRecord, store_dir: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        store.put(record, weights=store_dir / "missing.tmp")
+    assert store.find("some_model") is None
+    assert [path.name for path in store_dir.iterdir()] == ["some_model.json"]
+
+
+def test_put_that_cannot_begin_leaves_no_temporary_record(record: StoreRecord, store_dir: Path) -> None:
+    store.remove("some_model")
+    store.weights_path("some_model").mkdir()  # can't be replaced by a file
+    with pytest.raises(OSError, match="some_model"):
+        store.put(record, weights=store_dir / "finished.tmp")
+    assert [path.name for path in store_dir.iterdir()] == ["some_model.safetensors"]
+
+
 def test_removed_entry_leaves_nothing(record: StoreRecord, store_dir: Path) -> None:
     store.remove("some_model")
     store.remove("some_model")

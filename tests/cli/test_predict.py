@@ -1,0 +1,189 @@
+"""`ppv predict` on rendered clips, with a real network of three classes; and the demo with the bundled model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ppvcli.cli import output
+from ppvcli.video.render import write_video
+from tests.small_model import LABELS, MODEL, moving_block, write_weights
+
+REPO = Path(__file__).resolve().parents[2]
+DEMO_ACTION = "wave2"
+
+Ppv = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips, one of them with a space in its name, a broken one, and a run folder."""
+    folder = tmp_path_factory.mktemp("predict")
+    write_video(folder / "block.mp4", moving_block(20))
+    write_video(folder / "slow block.mp4", moving_block(50, step=1))
+    (folder / "broken.mp4").write_bytes((folder / "block.mp4").read_bytes()[:100])
+    write_weights(folder / "run" / "best" / "weights.safetensors")
+    return folder
+
+
+def test_json_is_one_array_with_an_object_for_each_file_in_order(ppv: Ppv, folder: Path) -> None:
+    paths = [str(folder / name) for name in ("slow block.mp4", "broken.mp4", "block.mp4")]
+    answer = ppv("predict", *paths, "--weights", folder / "run", "--json", "--cpu")
+    assert answer.exit_code == 1
+    objects = json.loads(answer.stdout)
+    assert [one["path"] for one in objects] == paths
+    assert set(objects[1]) == {"path", "error"}
+    assert objects[1]["error"] in answer.stderr
+    for one, num_frames in ((objects[0], 50), (objects[2], 20)):
+        assert set(one) == {"path", "model", "top", "num_frames", "duration_s", "timings_ms"}
+        assert (one["model"], one["num_frames"], one["duration_s"]) == (MODEL, num_frames, num_frames / 25)
+        assert [set(best) for best in one["top"]] == [{"label", "index", "score"}] * len(LABELS)
+        assert sorted(best["index"] for best in one["top"]) == [0, 1, 2]
+        assert set(one["timings_ms"]) == {"decode", "transform", "network"}
+
+
+def test_text_is_one_line_a_class_with_tabs_between(ppv: Ppv, folder: Path) -> None:
+    answer = ppv("predict", folder / "slow block.mp4", folder / "block.mp4", "--weights", folder / "run", "-k", 2)
+    assert (answer.exit_code, answer.stderr) == (0, "")
+    rows = [line.split("\t") for line in answer.stdout.splitlines()]
+    names = ("slow block.mp4", "block.mp4")
+    assert [(path, rank) for path, rank, _, _ in rows] == [(str(folder / n), r) for n in names for r in ("1", "2")]
+    assert all(0 <= float(score) <= 1 and label in LABELS for _, _, score, label in rows)
+
+
+def test_table_on_a_terminal_shows_labels_bars_length_and_times(
+    ppv: Ppv, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "is_terminal", lambda stream: True)
+    answer = ppv("predict", folder / "block.mp4", "--weights", folder / "run")
+    assert answer.exit_code == 0
+    for part in (*LABELS, "━━━", "33.3%", "0.8 s, 20 frames", "decode ", "transform ", "network ", " ms", MODEL):
+        assert part in answer.stdout
+    assert "\t" not in answer.stdout
+
+
+def test_broken_file_among_good_ones_is_told_on_stderr_and_the_others_are_answered(ppv: Ppv, folder: Path) -> None:
+    names = ("broken.mp4", "block.mp4", "missing.mp4", "slow block.mp4")
+    answer = ppv("predict", *(folder / name for name in names), "--weights", folder / "run", "-k", 1)
+    assert answer.exit_code == 1
+    assert [line.split("\t")[0] for line in answer.stdout.splitlines()] == [
+        str(folder / names[1]),
+        str(folder / names[3]),
+    ]
+    errors = [line for line in answer.stderr.splitlines() if line.startswith("error: ")]
+    assert [name in error for name, error in zip((names[0], names[2]), errors, strict=True)] == [True, True]
+
+
+def test_top_k_larger_than_the_number_of_classes_shows_them_all(ppv: Ppv, folder: Path) -> None:
+    answer = ppv("predict", folder / "block.mp4", "--weights", folder / "run", "--top-k", 99)
+    assert len(answer.stdout.splitlines()) == len(LABELS)
+
+
+def test_labels_file_names_the_classes(ppv: Ppv, folder: Path) -> None:
+    (folder / "labels.txt").write_text("left\nright\nup\n")
+    answer = ppv("predict", folder / "block.mp4", "--weights", folder / "run", "--labels", folder / "labels.txt")
+    assert sorted(line.split("\t")[3] for line in answer.stdout.splitlines()) == ["left", "right", "up"]
+
+
+def test_label_that_would_steer_the_terminal_is_shown_not_obeyed(ppv: Ppv, folder: Path) -> None:
+    (folder / "steering.txt").write_text("\x1b[31mred\na\tb\nc\n")
+    answer = ppv("predict", folder / "block.mp4", "--weights", folder / "run", "--labels", folder / "steering.txt")
+    assert "\x1b" not in answer.stdout
+    assert sorted(line.split("\t")[3] for line in answer.stdout.splitlines()) == ["\\x1b[31mred", "a\\tb", "c"]
+
+
+@pytest.mark.parametrize(
+    ("args", "exit_code", "error"),
+    [
+        ([], 2, "no video given"),
+        (["x.mp4", "--demo"], 2, "--demo and FILE exclude each other"),
+        (["--demo", "--model", "tsm"], 2, "--demo and --model exclude each other"),
+        (["--demo", "--weights", "w"], 2, "--demo and --weights exclude each other"),
+        (["--demo", "--labels", "l"], 2, "--demo and --labels exclude each other"),
+        (["x.mp4", "--cpu", "--gpu"], 2, "--cpu and --gpu exclude each other"),
+        (["x.mp4", "--gpu", "--device", "cpu"], 2, "--gpu and --device exclude each other"),
+        (["x.mp4", "--device", "tpu"], 2, "unknown device 'tpu'"),
+        (["x.mp4", "--model", "tsmm"], 2, "unknown model 'tsmm'; nearest: tsm"),
+        (["x.mp4", "--top-k", "0"], 2, "invalid value for '--top-k'"),
+        (["x.mp4", "--weights", "nowhere"], 1, "no weight file at nowhere"),
+        (["x.mp4", "--model", "pptsmv2_k400_16f_lta"], 1, "pptsmv2_k400_16f_lta has no published weights"),
+    ],
+)
+def test_request_that_cannot_be_carried_out_is_one_error_with_a_hint(
+    args: list[str], exit_code: int, error: str, ppv: Ppv
+) -> None:
+    answer = ppv("predict", *args)
+    assert (answer.exit_code, answer.stdout) == (exit_code, "")
+    first, second = answer.stderr.splitlines()
+    assert first.startswith(f"error: {error}")
+    assert second.startswith("hint: ")
+
+
+def test_weights_that_cannot_be_fetched_name_everything_that_helps(
+    ppv: Ppv, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PPV_HOME", str(tmp_path))
+    monkeypatch.setenv("PPV_WEIGHTS_MIRROR", "http://127.0.0.1:9")  # the discard port: nobody answers
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    answer = ppv("predict", folder / "block.mp4")
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    for part in (
+        "pptsmv2_k400_16f_dml_student",
+        "http://127.0.0.1:9",
+        str(tmp_path),
+        "--demo",
+        "tsm_efflite0_weizmann",
+    ):
+        assert part in answer.stderr
+
+
+def test_demo_names_the_action_of_the_bundled_clip_without_network(
+    ppv: Ppv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PPV_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr("socket.socket.connect", None)  # any connection would be a TypeError
+    answer = ppv("predict", "--demo", "--json")
+    assert (answer.exit_code, answer.stderr) == (0, "")
+    (one,) = json.loads(answer.stdout)
+    assert (one["model"], one["top"][0]["label"]) == ("tsm_efflite0_weizmann", DEMO_ACTION)
+    assert not (tmp_path / "empty").exists()
+
+
+def test_nine_of_ten_actions_of_an_unseen_person_are_named(ppv: Ppv, shared_dir: Path) -> None:
+    clips = sorted((shared_dir / "data" / "weizmann").glob("*/lyova_*.avi"))
+    assert len(clips) == 10
+    answer = ppv("predict", *clips, "--model", "tsm_efflite0_weizmann", "--top-k", 1)
+    assert (answer.exit_code, answer.stderr) == (0, "")
+    rows = [line.split("\t") for line in answer.stdout.splitlines()]
+    assert sum(Path(path).parent.name == label for path, _, _, label in rows) >= 9
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal of POSIX")
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_no_color_takes_the_colour_from_a_real_terminal(no_color: str, coloured: bool, folder: Path) -> None:
+    import pty
+
+    master, slave = pty.openpty()
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "ppvcli", "predict", folder / "block.mp4", "--weights", folder / "run"],
+            cwd=REPO,
+            env={**os.environ, "TERM": "xterm-256color", "NO_COLOR": no_color},
+            stdout=slave,
+            stderr=subprocess.PIPE,
+            check=True,
+            timeout=120,
+        )
+        shown = os.read(master, 1 << 16).decode()
+    finally:
+        os.close(slave)
+        os.close(master)
+    assert "━━━" in shown
+    assert ("\x1b[36m" in shown) == coloured

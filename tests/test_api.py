@@ -1,0 +1,103 @@
+"""The public names of `ppvcli`, and the functions that put a row of the zoo together with the layers below."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ppvcli
+from ppvcli.errors import OfflineError, UnknownNameError, UsageError, VideoNotFoundError
+from ppvcli.models.zoo import ZOO, get_model_row
+from ppvcli.video.render import write_video
+from tests.small_model import moving_block
+
+REPO = Path(__file__).resolve().parents[1]
+
+SIGNATURES = {
+    "list_models": "()",
+    "load_model": "(name, *, weights=None, num_classes=None)",
+    "load_clip": "(path, name, *, decoder='pyav')",
+    "read_frames": "(path, indices, *, decoder='pyav')",
+    "predict": "(sources, *, model='pptsmv2', weights=None, device='auto', runtime='auto', top_k=5",
+    "download_weights": "(names, *, mirror=None, offline=False, force=False",
+}
+"""As the design fixes them, without types; more keyword-only parameters may follow."""
+
+
+@pytest.mark.parametrize("name", [name for name in ppvcli.__all__ if name != "__version__"])
+def test_public_name_is_there_and_documented(name: str) -> None:
+    value = getattr(ppvcli, name)
+    assert inspect.getdoc(value)
+    assert name in dir(ppvcli)
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_public_function_has_the_signature_of_the_design(name: str) -> None:
+    parameters = inspect.signature(getattr(ppvcli, name)).parameters.values()
+    plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
+    assert str(inspect.Signature(plain)).startswith(SIGNATURES[name])
+
+
+def test_unknown_attribute_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'predcit'"):
+        _ = ppvcli.predcit
+
+
+def test_every_public_name_is_also_visible_to_type_checkers() -> None:
+    source = (REPO / "ppvcli" / "__init__.py").read_text(encoding="utf-8")
+    for name, home in ppvcli._HOMES.items():
+        lines = [line for line in source.splitlines() if line.startswith(f"    from {home} import ")]
+        assert any(name in line for line in lines), name
+    assert set(ppvcli._HOMES) == set(ppvcli.__all__) - {"__version__"}
+
+
+def test_models_and_clips_need_no_paddle() -> None:
+    code = (
+        "import sys, ppvcli; ppvcli.list_models(); ppvcli.load_clip; ppvcli.read_frames; print('paddle' in sys.modules)"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert shown.stdout == "False\n"
+
+
+@pytest.mark.parametrize("name", [*ZOO, "tsn", "tsm", "pptsm", "pptsmv2"])
+def test_load_clip_has_the_shape_that_the_model_takes(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "clip.mp4"
+    if not path.exists():
+        write_video(path, moving_block(40))
+    preprocess = get_model_row(name).preprocess
+    clip = ppvcli.load_clip(path, name)
+    assert clip.dtype == np.float32
+    assert clip.shape == (preprocess.num_views, preprocess.sampling.num_segments, 3, *preprocess.input_hw)
+
+
+def test_load_clip_of_a_missing_file_or_model_says_so(tmp_path: Path) -> None:
+    with pytest.raises(VideoNotFoundError):
+        ppvcli.load_clip(tmp_path / "none.mp4", "tsm")
+    with pytest.raises(UnknownNameError):
+        ppvcli.load_clip(tmp_path / "none.mp4", "tsmm")
+
+
+@pytest.mark.parametrize("names", ["tsm", ["tsm"], ["tsm_k400"]])
+def test_download_weights_offline_names_model_address_and_place(
+    names: str | list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PPV_HOME", str(tmp_path))
+    monkeypatch.delenv("PPV_WEIGHTS_MIRROR", raising=False)
+    with pytest.raises(OfflineError) as caught:
+        ppvcli.download_weights(names, offline=True)
+    told = f"{caught.value.message} {caught.value.hint}"
+    for part in ("tsm_k400", str(get_model_row("tsm").url), str(tmp_path), "--demo", "tsm_efflite0_weizmann"):
+        assert part in told
+
+
+@pytest.mark.parametrize("name", [row.name for row in ZOO.values() if row.url is None])
+def test_download_weights_of_a_model_without_a_file_says_why(name: str) -> None:
+    with pytest.raises(UsageError, match=f"no weights of {name} to download"):
+        ppvcli.download_weights([name])

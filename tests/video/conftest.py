@@ -1,0 +1,22 @@
+"""Rendered videos, each written once a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.video.numbered import FORMATS, numbered_frames
+
+
+@pytest.fixture(scope="session")
+def numbered_video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the path of a numbered video of 40 frames, 96x64, in one of `FORMATS`."""
+    folder = tmp_path_factory.mktemp("numbered")
+
+    def video(name: str) -> Path:
+        path = folder / name
+        return path if path.exists() else FORMATS[name].write(path, numbered_frames())
+
+    return video

@@ -1,0 +1,225 @@
+"""Files that give no frames, or not all: each kind has its own error, whatever the decoder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppvcli.errors import (
+    EmptyFileError,
+    FrameIndexError,
+    NoFramesError,
+    NotAVideoFileError,
+    NoVideoStreamError,
+    PpvError,
+    TruncatedVideoError,
+    UnreadableVideoError,
+    VideoNotFoundError,
+)
+from ppvcli.video.decoding import READERS, open_video, read_frames
+from ppvcli.video.render import write_video
+from tests.video.numbered import NUM_FRAMES, numbered_frames, numbers_of
+
+Video = Callable[[str], Path]
+
+
+def _missing(folder: Path, whole: bytes) -> Path:
+    return folder / "missing.mp4"
+
+
+def _below_a_file(folder: Path, whole: bytes) -> Path:
+    (folder / "file").write_bytes(whole)
+    return folder / "file" / "clip.mp4"
+
+
+def _directory(folder: Path, whole: bytes) -> Path:
+    return folder
+
+
+def _pipe(folder: Path, whole: bytes) -> Path:
+    os.mkfifo(folder / "pipe.mp4")
+    return folder / "pipe.mp4"
+
+
+def _empty(folder: Path, whole: bytes) -> Path:
+    return _file(folder / "empty.mp4", b"")
+
+
+def _text(folder: Path, whole: bytes) -> Path:
+    return _file(folder / "text.mp4", b"no video at all\n" * 100)
+
+
+def _image(folder: Path, whole: bytes) -> Path:
+    Image.new("RGB", (64, 64)).save(folder / "image.png")
+    return folder / "image.png"
+
+
+def _playlist(folder: Path, whole: bytes) -> Path:
+    _file(folder / "part.mp4", whole)
+    return _file(folder / "list.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\npart.mp4\n#EXT-X-ENDLIST\n")
+
+
+def _disguised_playlist(folder: Path, whole: bytes) -> Path:
+    return _playlist(folder, whole).rename(folder / "list.mp4")
+
+
+def _concat_script(folder: Path, whole: bytes) -> Path:
+    _file(folder / "part.mp4", whole)
+    return _file(folder / "script.mp4", b"ffconcat version 1.0\nfile part.mp4\n")
+
+
+def _half_an_mp4(folder: Path, whole: bytes) -> Path:
+    return _file(folder / "half.mp4", whole[: len(whole) // 2])
+
+
+def _without_index(folder: Path, whole: bytes) -> Path:
+    return _file(folder / "no_index.mp4", whole.replace(b"moov", b"abcd"))
+
+
+def _sound(folder: Path, whole: bytes) -> Path:
+    return _write_sound(folder / "sound.wav")
+
+
+def _sound_in_a_video_container(folder: Path, whole: bytes) -> Path:
+    return _write_sound(folder / "sound.mkv")
+
+
+def _header_only(folder: Path, whole: bytes) -> Path:
+    with av.open(str(folder / "header.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        container.start_encoding()
+    return folder / "header.avi"
+
+
+def _file(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def _write_sound(path: Path) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        assert isinstance(stream, av.AudioStream)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), dtype=np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+BROKEN = [
+    (_missing, VideoNotFoundError, "nothing is there"),
+    (_below_a_file, VideoNotFoundError, "nothing is there"),
+    (_directory, NotAVideoFileError, "is a directory"),
+    pytest.param(
+        _pipe,
+        NotAVideoFileError,
+        "no regular file",
+        marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes"),
+    ),
+    (_empty, EmptyFileError, "0 bytes"),
+    (_text, UnreadableVideoError, "no known video format"),
+    (_image, UnreadableVideoError, "an image"),
+    (_playlist, UnreadableVideoError, "a playlist"),
+    (_disguised_playlist, UnreadableVideoError, "can't open"),
+    (_concat_script, UnreadableVideoError, "a playlist"),
+    (_half_an_mp4, TruncatedVideoError, "cut off"),
+    (_without_index, UnreadableVideoError, "header is damaged"),
+    (_sound, NoVideoStreamError, "no video stream, only: audio"),
+    (_sound_in_a_video_container, NoVideoStreamError, "no video stream, only: audio"),
+    (_header_only, NoFramesError, "not one frame"),
+]
+
+
+@pytest.mark.parametrize("decoder", READERS)
+@pytest.mark.parametrize(("make", "error", "text"), BROKEN)
+def test_broken_file_raises_its_own_error_with_path_and_hint(
+    make: Callable[[Path, bytes], Path],
+    error: type[PpvError],
+    text: str,
+    decoder: str,
+    numbered_video: Video,
+    tmp_path: Path,
+) -> None:
+    path = make(tmp_path, numbered_video("h264.mp4").read_bytes())
+    if make is _header_only and decoder == "decord":
+        error, text = UnreadableVideoError, "decord can't open"  # it refuses at once what has no frames
+    with pytest.raises(error) as caught:
+        read_frames(path, [0], decoder=decoder)
+    assert type(caught.value) is error
+    assert str(path) in caught.value.message
+    assert text in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+
+
+def test_file_without_read_permission_raises(numbered_video: Video, tmp_path: Path) -> None:
+    path = _file(tmp_path / "secret.mp4", numbered_video("h264.mp4").read_bytes())
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read every file")
+    with pytest.raises(UnreadableVideoError, match="permission denied"):
+        read_frames(path, [0])
+
+
+@pytest.mark.parametrize("name", ["mpeg4.avi", "h264.mkv", "h264.ts", "vp9.webm", "animation.gif"])
+def test_truncated_video_counts_and_gives_the_frames_that_are_left(
+    name: str, numbered_video: Video, tmp_path: Path
+) -> None:
+    whole = numbered_video(name).read_bytes()
+    path = _file(tmp_path / name, whole[: len(whole) * 3 // 4])
+    with open_video(path) as video:
+        assert 0 < video.num_frames < NUM_FRAMES
+        sure = max(1, video.num_frames - 4)  # the last ones may be half a frame or out of order
+        assert numbers_of(video.read(range(sure))) == list(range(sure))
+        with pytest.raises((FrameIndexError, TruncatedVideoError), match=f"it has {video.num_frames} frames"):
+            video.read([NUM_FRAMES - 1])
+
+
+def test_truncated_mp4_with_its_index_first_says_that_it_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "streamed.mp4"
+    write_video(path, numbered_frames(), options={"g": "5", "movflags": "faststart"})
+    with (
+        av.open(str(path)) as source,
+        av.open(str(tmp_path / "fast.mp4"), "w", options={"movflags": "faststart"}) as new,
+    ):
+        copy = new.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                new.mux(packet)
+    content = (tmp_path / "fast.mp4").read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")
+    cut = _file(tmp_path / "cut.mp4", content[: len(content) * 2 // 3])
+    with open_video(cut) as video:
+        assert 0 < video.num_frames < NUM_FRAMES
+    with pytest.raises(TruncatedVideoError, match="is damaged"):
+        read_frames(cut, [NUM_FRAMES - 1])
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "hevc.ts", "vp9.webm", "mpeg4.avi", "animation.gif", "av1.mp4"])
+def test_random_damage_gives_frames_or_an_error_of_ours(name: str, numbered_video: Video, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    whole = numbered_video(name).read_bytes()
+    outcomes = set()
+    for trial in range(40):
+        content = bytearray(whole)
+        for place in rng.integers(0, len(content), size=12):
+            content[place] = rng.integers(0, 256)
+        path = _file(tmp_path / f"{trial}.bin", bytes(content[: rng.integers(len(content) // 2, len(content))]))
+        try:
+            with open_video(path) as video:
+                frames = video.read([video.num_frames - 1, 0])
+                outcomes.add(frames.ndim)
+        except PpvError as error:
+            outcomes.add(type(error).__name__)
+    assert 4 in outcomes  # damage spares frames at least once
