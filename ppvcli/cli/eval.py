@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ppvcli.cli import output
+from ppvcli.cli.download_weights import fetch_weights
 from ppvcli.cli.options import CpuOption, DeviceOption, GpuOption, choose_device, complete_model
 
 if TYPE_CHECKING:
@@ -37,6 +39,11 @@ def evaluate(
 ) -> None:
     """Measure a model's accuracy on labelled clips."""
     place = choose_device(cpu=cpu, gpu=gpu, device=device)
+    from ppvcli.engine.cpu import tune_math_library
+
+    tune_math_library(os.environ)  # before Paddle is imported, and for this process alone
+    if weights is None and model is not None:
+        fetch_weights(model)
     from ppvcli.engine.run import evaluate
 
     def run(on_clip: object = None) -> EvalReport:

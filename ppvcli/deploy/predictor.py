@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -14,15 +14,13 @@ import numpy.typing as npt
 
 from ppvcli.datasets.annotations import read_labels
 from ppvcli.deploy import DEFAULT_MODEL
-from ppvcli.errors import UnknownNameError, UsageError, VideoError, WeightsError, WeightsNotFoundError
+from ppvcli.errors import UnknownNameError, UsageError, VideoError, WeightsError
 from ppvcli.models.device import select_device
-from ppvcli.models.load import load_model
+from ppvcli.models.recognizer import Recognizer, open_recognizer
 from ppvcli.models.views import clip_logits
-from ppvcli.models.zoo import ModelRow, get_model_row, load_labels
 from ppvcli.results import Prediction, Score
 from ppvcli.specs import Preprocess
 from ppvcli.video.clip import ClipFrames, load_frames
-from ppvcli.weights.formats import read_metadata, resolve_weights_path
 
 RUNTIMES = ("auto", "paddle")
 
@@ -74,24 +72,12 @@ class Predictor:
         """
         if runtime not in RUNTIMES:
             raise UnknownNameError("runtime", runtime, RUNTIMES, hint=f"there are: {', '.join(RUNTIMES)}")
-        weights = None if weights is None else resolve_weights_path(weights)
-        row = _choose_row(model, weights)
-        names = None if labels is None else read_labels(Path(labels))
         self.device = select_device(device)
-        self.model = row.name
-        self._network = load_model(row.name, weights=weights)
-        report = self._network.load_report
-        if report.reinitialized:
-            raise WeightsNotFoundError(
-                f"{row.name} is a start for training: nothing has taught its classifier yet",
-                hint=f"ppv train --model {row.name} --data FOLDER, then ppv predict FILE --weights RUN_DIR",
-            )
-        self.preprocess: Preprocess = report.preprocess or row.preprocess
-        self.labels = _choose_labels(
-            names, report.labels, load_labels(row.labels), num_classes=report.num_classes, labels_path=labels
-        )
-        if hasattr(self._network, "reparameterize"):
-            self._network.reparameterize()
+        self.recognizer = open_recognizer(model, default=DEFAULT_MODEL, weights=weights)
+        if labels is not None:
+            self.recognizer = _rename_classes(self.recognizer, Path(labels))
+        if hasattr(self.recognizer.network, "reparameterize"):
+            self.recognizer.network.reparameterize()
 
     def predict(self, sources: Source | Iterable[Source], *, top_k: int = 5) -> Iterator[Prediction]:
         """A prediction for each video file, in order; a broken one gives a prediction with `error` set.
@@ -103,23 +89,25 @@ class Predictor:
         if top_k < 1:
             raise UsageError(f"top_k must be 1 or more, got {top_k}", hint="--top-k 1 gives the best class only")
         sources = [sources] if isinstance(sources, (str, Path)) else sources
-        return (self._answer(video, top_k) for video in _load_ahead(sources, self.preprocess))
+        return (self._answer(video, top_k) for video in _load_ahead(sources, self.recognizer.preprocess))
 
     def _answer(self, video: _Video, top_k: int) -> Prediction:
         if isinstance(video.clip, VideoError):
-            return Prediction(path=video.path, model=self.model, error=video.clip.message, hint=video.clip.hint)
+            return Prediction(
+                path=video.path, model=self.recognizer.model, error=video.clip.message, hint=video.clip.hint
+            )
         start = time.perf_counter()
-        logits_k = clip_logits(self._network, video.clip.frames_vthwc, preprocess=self.preprocess)
+        logits_k = clip_logits(self.recognizer.network, video.clip.frames_vthwc, preprocess=self.recognizer.preprocess)
         network_ms = (time.perf_counter() - start) * 1e3
         if not np.isfinite(logits_k).all():
             raise WeightsError(
-                f"the weights of {self.model} give scores that are no numbers, for {video.path}",
+                f"the weights of {self.recognizer.model} give scores that are no numbers, for {video.path}",
                 hint="the training that made them diverged, or the file is damaged: use another one",
             )
         return Prediction(
             path=video.path,
-            model=self.model,
-            top=_best(logits_k, self.labels, top_k),
+            model=self.recognizer.model,
+            top=_best(logits_k, self.recognizer.labels, top_k),
             num_frames=video.clip.num_frames,
             duration_s=video.clip.duration_s,
             timings_ms={**video.clip.timings_ms, "network": network_ms},
@@ -163,39 +151,14 @@ def _load_ahead(sources: Iterable[Source], preprocess: Preprocess) -> Iterator[_
         yield wait(pending)
 
 
-def _choose_row(model: str | None, weights: Path | None) -> ModelRow:
-    """The model asked for, else the one that the weight file says it is of, else the default.
-
-    Raises: UnknownNameError; UsageError where the first two are of different architectures, which `load_model` would
-    tell tensor by tensor.
-    """
-    metadata = None if weights is None else read_metadata(weights)
-    carried = None if metadata is None else metadata.model
-    row = get_model_row(model or carried or DEFAULT_MODEL)
-    if carried is not None and get_model_row(carried).network.architecture != row.network.architecture:
-        raise UsageError(f"{weights} holds weights of {carried}, not of {row.name}", hint="leave --model out")
-    return row
-
-
-def _choose_labels(
-    given: tuple[str, ...] | None,
-    carried: tuple[str, ...] | None,
-    published: tuple[str, ...],
-    *,
-    num_classes: int,
-    labels_path: str | Path | None,
-) -> tuple[str, ...]:
-    if given is not None:
-        if len(given) != num_classes:
-            raise UsageError(
-                f"{labels_path} has {len(given)} class names, the model has {num_classes} classes",
-                hint="one name a line, in the order of the class indices",
-            )
-        return given
-    for names in (carried, published):
-        if names is not None and len(names) == num_classes:
-            return names
-    return tuple(f"class_{index}" for index in range(num_classes))
+def _rename_classes(recognizer: Recognizer, labels_path: Path) -> Recognizer:
+    names = read_labels(labels_path)
+    if len(names) != len(recognizer.labels):
+        raise UsageError(
+            f"{labels_path} has {len(names)} class names, the model has {len(recognizer.labels)} classes",
+            hint="one name a line, in the order of the class indices",
+        )
+    return replace(recognizer, labels=names)
 
 
 def _best(logits_k: npt.NDArray[np.float32], labels: tuple[str, ...], top_k: int) -> tuple[Score, ...]:

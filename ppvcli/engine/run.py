@@ -19,8 +19,9 @@ from ppvcli.errors import ConfigError, DatasetError, UsageError, WeightsNotFound
 from ppvcli.models.build import build_network
 from ppvcli.models.device import select_device
 from ppvcli.models.load import load_model
+from ppvcli.models.recognizer import open_recognizer
 from ppvcli.models.tsm_efflite0 import STAGES
-from ppvcli.models.zoo import ModelRow, get_model_row, list_models, load_labels
+from ppvcli.models.zoo import ModelRow, get_model_row, list_models
 from ppvcli.results import EvalReport, TrainResult
 from ppvcli.weights.formats import LAST_CHECKPOINT
 
@@ -87,17 +88,9 @@ def evaluate(
 
     Raises: DatasetError, WeightsError, UsageError.
     """
-    run_config = _run_config(weights) if weights is not None else None
-    name = model or (run_config.model.name if run_config else None)
-    if name is None:
-        raise UsageError("nothing to evaluate", hint="--model NAME, or --weights RUN_DIR")
-    row = get_model_row(name)
     select_device(device)
-    network = load_model(name, weights=weights)
-    report = network.load_report
-    preprocess = report.preprocess or row.preprocess
-    labels = report.labels or load_labels(row.labels)
-    samples = _eval_samples(data, list_file, labels=labels, run_config=run_config)
+    recognizer = open_recognizer(model, weights=weights)
+    samples = _eval_samples(data, list_file, labels=recognizer.labels, run_config=_run_config(weights))
     count = iter(range(1, len(samples) + 1))
 
     def on_one() -> None:
@@ -105,7 +98,13 @@ def evaluate(
             on_clip(next(count), len(samples))
 
     return evaluate_network(
-        network, samples, preprocess, labels=labels, model=name, num_workers=num_workers, on_clip=on_one
+        recognizer.network,
+        samples,
+        recognizer.preprocess,
+        labels=recognizer.labels,
+        model=recognizer.model,
+        num_workers=num_workers,
+        on_clip=on_one,
     )
 
 
@@ -144,8 +143,10 @@ def _starting_network(config: TrainConfig, row: ModelRow, split: Split, *, fetch
     return network
 
 
-def _run_config(weights: str | Path) -> TrainConfig | None:
+def _run_config(weights: str | Path | None) -> TrainConfig | None:
     """The config of the run folder that `weights` is, or lies in."""
+    if weights is None:
+        return None
     path = Path(weights)
     for folder in (path, path.parent, path.parent.parent):
         if (folder / CONFIG_FILE).is_file():

@@ -121,4 +121,4 @@ def test_missing_input_fails_without_traceback(args: list[str], words: str, ppv:
 def test_eval_needs_a_model(ppv: Ppv) -> None:
     answer = ppv("eval")
     assert answer.exit_code == 2
-    assert "nothing to evaluate" in answer.stderr
+    assert "no model is named" in answer.stderr

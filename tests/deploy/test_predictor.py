@@ -23,6 +23,7 @@ from ppvcli.errors import (
     WeightsNotFoundError,
 )
 from ppvcli.models.load import load_model
+from ppvcli.models.zoo import get_model_row
 from ppvcli.results import Prediction
 from ppvcli.specs import Crop, Preprocess, Resize, Sampling
 from ppvcli.video.clip import load_clip
@@ -118,13 +119,13 @@ def test_predict_with_top_k_below_1_is_refused_at_once(top_k: int, small: Predic
 def test_weights_without_metadata_have_numbered_classes_and_the_published_preprocessing(tmp_path: Path) -> None:
     weights = write_weights(tmp_path / "weights.safetensors", with_metadata=False)
     plain = Predictor(MODEL, weights=weights)
-    assert plain.labels == ("class_0", "class_1", "class_2")
-    assert plain.preprocess == module.get_model_row(MODEL).preprocess
+    assert plain.recognizer.labels == ("class_0", "class_1", "class_2")
+    assert plain.recognizer.preprocess == get_model_row(MODEL).preprocess
 
 
 def test_labels_file_comes_before_the_labels_of_the_weights(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("a\nb\nc\n")
-    assert Predictor(weights=folder / "run", labels=tmp_path / "labels.txt").labels == ("a", "b", "c")
+    assert Predictor(weights=folder / "run", labels=tmp_path / "labels.txt").recognizer.labels == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(

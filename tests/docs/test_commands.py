@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 import shlex
 from collections.abc import Callable
@@ -34,7 +33,9 @@ def shown_commands(page: Path) -> list[str]:
 
 def arguments(command: str) -> list[str]:
     """What the shell would hand to `ppv`, file patterns replaced; a training is cut down to one epoch."""
-    args = [name for word in shlex.split(command)[1:] for name in (sorted(glob.glob(word)) if "*" in word else [word])]
+    args = []
+    for word in shlex.split(command)[1:]:
+        args += sorted(str(path) for path in Path().glob(word)) if "*" in word else [word]
     if args[0] == "train" and not {"--resume", "--list-configs"} & set(args):
         args += ["--epochs", "1", "--set", "data.num_workers=0"]
     return args

@@ -20,3 +20,10 @@ def numbered_video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         return path if path.exists() else FORMATS[name].write(path, numbered_frames())
 
     return video
+
+
+@pytest.fixture(autouse=True)
+def _decord_only_where_it_is_installed(request: pytest.FixtureRequest) -> None:
+    callspec = getattr(request.node, "callspec", None)
+    if callspec is not None and callspec.params.get("decoder") == "decord":
+        pytest.importorskip("decord", reason="decord has no wheel for this platform")

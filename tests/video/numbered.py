@@ -34,7 +34,7 @@ class Format:
 
 
 _QUIET_X265 = {"x265-params": "log-level=none"}
-_AV1 = {"preset": "10", "crf": "20"}
+_AV1 = {"preset": "8", "crf": "20"}  # faster presets of this encoder draw single blocks a frame late
 
 FORMATS = {
     one.name: one
@@ -80,9 +80,16 @@ def numbers_of(frames: Frames) -> list[int]:
     ]
 
 
-def remux(source: Path, target: Path, *, stretch_after_s: float | None = None, cut_s: float = 0.0) -> Path:
+def remux(
+    source: Path,
+    target: Path,
+    *,
+    stretch_after_s: float | None = None,
+    cut_s: float = 0.0,
+    container_options: dict[str, str] | None = None,
+) -> Path:
     """The same packets with other times: the first `cut_s` cut off, everything after `stretch_after_s` slowed down."""
-    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+    with av.open(str(source)) as old, av.open(str(target), "w", options=container_options or {}) as new:
         stream = old.streams.video[0]
         copy = new.add_stream_from_template(stream)
         for packet in old.demux(stream):

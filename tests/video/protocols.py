@@ -1,4 +1,4 @@
-"""The eval preprocessing of the reference's jobs, as SPEC.md 4.3 has it; `models/zoo.py` says the same per checkpoint."""
+"""The eval preprocessing of the reference's jobs, after SPEC.md 4.3; `models/zoo.py` says the same per checkpoint."""
 
 from __future__ import annotations
 

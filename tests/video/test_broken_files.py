@@ -24,7 +24,7 @@ from ppvcli.errors import (
 )
 from ppvcli.video.decoding import READERS, open_video, read_frames
 from ppvcli.video.render import write_video
-from tests.video.numbered import NUM_FRAMES, numbered_frames, numbers_of
+from tests.video.numbered import NUM_FRAMES, numbered_frames, numbers_of, remux
 
 Video = Callable[[str], Path]
 
@@ -82,6 +82,13 @@ def _without_index(folder: Path, whole: bytes) -> Path:
     return _file(folder / "no_index.mp4", whole.replace(b"moov", b"abcd"))
 
 
+def _unknown_codec(folder: Path, whole: bytes) -> Path:
+    write_video(folder / "whole.mkv", numbered_frames(3))
+    content = (folder / "whole.mkv").read_bytes()
+    assert content.count(b"V_MPEG4/ISO/AVC") == 1
+    return _file(folder / "unknown.mkv", content.replace(b"V_MPEG4/ISO/AVC", b"V_NOBODY/KNOWS/"))
+
+
 def _sound(folder: Path, whole: bytes) -> Path:
     return _write_sound(folder / "sound.wav")
 
@@ -134,6 +141,7 @@ BROKEN = [
     (_concat_script, UnreadableVideoError, "a playlist"),
     (_half_an_mp4, TruncatedVideoError, "cut off"),
     (_without_index, UnreadableVideoError, "header is damaged"),
+    (_unknown_codec, UnreadableVideoError, "codec is unknown"),
     (_sound, NoVideoStreamError, "no video stream, only: audio"),
     (_sound_in_a_video_container, NoVideoStreamError, "no video stream, only: audio"),
     (_header_only, NoFramesError, "not one frame"),
@@ -186,18 +194,9 @@ def test_truncated_video_counts_and_gives_the_frames_that_are_left(
 
 
 def test_truncated_mp4_with_its_index_first_says_that_it_is_damaged(tmp_path: Path) -> None:
-    path = tmp_path / "streamed.mp4"
-    write_video(path, numbered_frames(), options={"g": "5", "movflags": "faststart"})
-    with (
-        av.open(str(path)) as source,
-        av.open(str(tmp_path / "fast.mp4"), "w", options={"movflags": "faststart"}) as new,
-    ):
-        copy = new.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = copy
-                new.mux(packet)
-    content = (tmp_path / "fast.mp4").read_bytes()
+    whole = tmp_path / "whole.mp4"
+    write_video(whole, numbered_frames(), options={"g": "5"})
+    content = remux(whole, tmp_path / "index_first.mp4", container_options={"movflags": "faststart"}).read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")
     cut = _file(tmp_path / "cut.mp4", content[: len(content) * 2 // 3])
     with open_video(cut) as video:
@@ -206,7 +205,17 @@ def test_truncated_mp4_with_its_index_first_says_that_it_is_damaged(tmp_path: Pa
         read_frames(cut, [NUM_FRAMES - 1])
 
 
-@pytest.mark.parametrize("name", ["h264.mp4", "hevc.ts", "vp9.webm", "mpeg4.avi", "animation.gif", "av1.mp4"])
+def test_stream_that_appears_within_the_file_does_not_end_the_video(numbered_video: Video, tmp_path: Path) -> None:
+    content = bytearray(numbered_video("h264.ts").read_bytes())
+    starts = [at for at in range(0, len(content), 188) if content[at + 1 : at + 3] == b"\x41\x00"]
+    content[starts[29] + 2] = 1  # the 30th picture now belongs to a stream that nothing announced
+    with open_video(_file(tmp_path / "stray.ts", bytes(content))) as video:
+        assert video.num_frames >= NUM_FRAMES - 3
+        assert numbers_of(video.read(range(20))) == list(range(20))
+        assert numbers_of(video.read([video.num_frames - 1])) == [NUM_FRAMES - 1]
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "hevc.ts", "vp9.webm", "mpeg4.avi", "animation.gif", "av1.webm"])
 def test_random_damage_gives_frames_or_an_error_of_ours(name: str, numbered_video: Video, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     whole = numbered_video(name).read_bytes()
