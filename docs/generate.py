@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
+import warnings
 from pathlib import Path
 from typing import get_args
-
-os.environ["COLUMNS"] = "100"
-os.environ["NO_COLOR"] = "1"
 
 import typer
 from pydantic import BaseModel
@@ -106,7 +105,8 @@ def api_page() -> str:
         if name == "__version__":
             continue
         value = getattr(ppvcli, name)
-        signature = f"{inspect.signature(value)}".replace("ppvcli.results.", "")
+        # annotations are strings here, and nobody writes them with quotes
+        signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(value)))
         parts.append(f"## {name}\n\n```python\n{name}{signature}\n```\n\n```text\n{inspect.getdoc(value)}\n```\n")
     return "\n".join(parts)
 
@@ -116,6 +116,8 @@ PAGES = {"cli.md": cli_page, "models.md": models_page, "config.md": config_page,
 
 def main() -> int:
     check = sys.argv[1:] == ["--check"]
+    os.environ["COLUMNS"] = "100"  # of the help texts
+    warnings.filterwarnings("ignore", message="No ccache found")
     stale = []
     for name, make in PAGES.items():
         path, text = REFERENCE / name, NOTE + make()

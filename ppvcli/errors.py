@@ -50,6 +50,12 @@ class DeviceError(PpvError):
     """A device that was asked for and is not there."""
 
 
+class InterruptedRunError(PpvError):
+    """Ctrl-C during work that can be taken up again; the hint says how."""
+
+    exit_code = 130
+
+
 class DatasetError(PpvError):
     """A data set that can't be read: missing folder, malformed list, no clips, labels out of range."""
 

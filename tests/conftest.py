@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from ppvcli.cli.app import main
+from ppvcli.engine.cpu import tune_math_library
+
 REPO = Path(__file__).resolve().parents[1]
+
+# networks of full size cost minutes: MKL gets the setting that `ppv train` gives it, before anything uses MKL
+tune_math_library(os.environ)
+
+
+class Answer(NamedTuple):
+    """What a run of `ppv` left behind."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def ppv(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Runs `ppv ARGS` in this process."""
+
+    def run(*args: object) -> Answer:
+        capsys.readouterr()
+        exit_code = main([str(arg) for arg in args])
+        return Answer(exit_code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import typer
 
 from ppvcli.cli import output
 from ppvcli.cli.options import CpuOption, DeviceOption, GpuOption, choose_device, complete_config, complete_model
-from ppvcli.errors import UsageError
+from ppvcli.errors import InterruptedRunError, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -112,8 +112,7 @@ def _run(settings: object, run_dir: Path, *, device: str, as_json: bool) -> None
             else:
                 result = resume(run_dir, device=device, observer=watcher)
     except KeyboardInterrupt:
-        print(f"hint: ppv train --resume {run_dir}", file=sys.stderr)
-        raise
+        raise InterruptedRunError("interrupted", hint=f"ppv train --resume {run_dir}") from None
     if as_json:
         from dataclasses import asdict
 

@@ -53,9 +53,10 @@ def train(
     split = open_split(config.data, seed=config.seed)
     select_device(device)
     paddle.seed(config.seed)
+    resume = resume and (run_dir / LAST_CHECKPOINT).exists()  # a run that never finished an epoch starts anew
     network = _starting_network(config, row, split, fetch=not resume)
     trainer = Trainer(network, split, config=config, preprocess=row.preprocess, run_dir=run_dir, observer=observer)
-    if resume and (run_dir / LAST_CHECKPOINT).exists():
+    if resume:
         trainer.resume()
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")

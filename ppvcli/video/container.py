@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from pathlib import Path
 
@@ -70,12 +71,12 @@ def open_stream(path: Path) -> tuple[av.container.InputContainer, av.VideoStream
         )
     except PermissionError as error:
         raise UnreadableVideoError(f"can't open {path}: permission denied", hint=f"chmod u+r {path}") from error
-    except av.error.ArgumentError as error:
-        raise UnreadableVideoError(
-            f"can't open {path}: it is a playlist, an image or another format that is not read here",
-            hint="give the video file itself",
-        ) from error
     except (av.error.FFmpegError, OSError) as error:
+        if error.errno == errno.EINVAL:  # what the format whitelist answers
+            raise UnreadableVideoError(
+                f"can't open {path}: it is a playlist, an image or another format that is not read here",
+                hint="give the video file itself",
+            ) from error
         if missing := _missing_bytes(path):
             raise TruncatedVideoError(
                 f"can't open {path}: the file is cut off, {missing} bytes and its index are missing at the end",

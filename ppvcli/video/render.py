@@ -364,7 +364,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=48, help="at 25 fps")
     parser.add_argument("--seed", type=int, default=0, help="of the wall and the noise")
     arguments = parser.parse_args()
-    write_video(arguments.out, render_action(arguments.action, num_frames=arguments.frames, seed=arguments.seed))
+    frames = render_action(arguments.action, num_frames=arguments.frames, seed=arguments.seed)
+    write_video(arguments.out, frames, options={"crf": "18"})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How the tests of the command line run `ppv`: in this process where they can, as a process where they must."""
+"""How the tests of the command line run `ppv` as a process, where the fixture `ppv` is not enough."""
 
 from __future__ import annotations
 
@@ -7,34 +7,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from ppvcli.cli.app import main
-
 REPO = Path(__file__).resolve().parents[2]
-
-
-class Answer(NamedTuple):
-    """What a run of `ppv` left behind."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def ppv(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
-    """Runs `ppv ARGS` in this process, whose environment is afterwards as it was."""
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-
-    def run(*args: object) -> Answer:
-        capsys.readouterr()
-        exit_code = main([str(arg) for arg in args])
-        return Answer(exit_code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from ppvcli.errors import WeightsError
 from ppvcli.video.render import render_action, write_video
-from ppvcli.weights.torch_legacy import find_efflite0_file
+from ppvcli.weights.torch_legacy import find_efflite0_file, read_torch_legacy
 
 Ppv = Callable[..., Any]
 
@@ -122,3 +122,32 @@ def test_eval_needs_a_model(ppv: Ppv) -> None:
     answer = ppv("eval")
     assert answer.exit_code == 2
     assert "no model is named" in answer.stderr
+
+
+@pytest.mark.skipif(not has_backbone(), reason="needs the backbone from pip: ppvcli[efflite0]")
+def test_interrupted_run_says_how_to_go_on_and_starts_with_the_backbone(
+    clips: Path, tmp_path: Path, ppv: Ppv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ppvcli.engine.trainer import Trainer
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    settings = ["--val-ratio", "0.5", "--set", "data.num_workers=0", "--set", "epochs=1", "--out", run]
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", interrupt)
+        answer = ppv("train", "--model", "tsm_efflite0", "--data", clips, *settings)
+    assert answer == (130, "", f"error: interrupted\nhint: ppv train --resume {run}\n")
+
+    started = {}
+
+    def remember(trainer: Trainer, epoch: int) -> None:
+        started["stem"] = trainer.network.backbone.stem.conv.weight.numpy()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_epoch", remember)
+        assert ppv("train", "--resume", run).exit_code == 130
+    expected = read_torch_legacy(find_efflite0_file())["_conv_stem.weight"]
+    assert (started["stem"] == expected).all()

@@ -1,4 +1,4 @@
-"""The trainer on small clips of moving blocks, red to the right and blue to the left; the real network, 32x32 pixels."""
+"""The trainer on clips of moving blocks, red to the right and blue to the left; the real network, 32x32 pixels."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import pytest
 
 from ppvcli.errors import UnknownNameError
 from ppvcli.models.zoo import ALIASES, LABEL_FILES, ZOO, get_model_row, list_models, load_labels
+from tests.video.protocols import VIDEO_JOBS, WHOLE_FRAME
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -180,3 +181,22 @@ def test_importing_the_zoo_imports_nothing_heavy() -> None:
         [sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, check=True
     ).stdout
     assert not {"paddle", "numpy", "cv2", "av", "rich", "requests", "typer"} & set(modules.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "job"),
+    [
+        ("tsn_k400_3seg", "tsn_k400_test25_tencrop"),
+        ("tsm_k400", "tsm_k400_test8"),
+        ("pptsn_k400_3seg", "pptsn_k400_test25_linspace_tencrop"),
+        ("pptsm_r50_k400_uniform", "pptsm_k400_uniform_test8"),
+        ("pptsm_r101_k400_dense", "pptsm_k400_dense_test_10clip_3crop"),
+        ("pptsmv2_k400_16f_dml_student", "pptsmv2_16f_test"),
+    ],
+)
+def test_preprocessing_is_the_one_that_the_goldens_check(name: str, job: str) -> None:
+    assert get_model_row(name).preprocess == VIDEO_JOBS[job]
+
+
+def test_bundled_model_looks_at_whole_frames() -> None:
+    assert get_model_row("tsm_efflite0_weizmann").preprocess == WHOLE_FRAME
