@@ -16,6 +16,7 @@ from ppvcli.engine.checkpoint import CONFIG_FILE
 from ppvcli.engine.evaluator import evaluate_network
 from ppvcli.engine.trainer import Trainer, TrainObserver
 from ppvcli.errors import ConfigError, DatasetError, UsageError, WeightsNotFoundError
+from ppvcli.files import write_text
 from ppvcli.models.build import build_network
 from ppvcli.models.device import select_device
 from ppvcli.models.load import load_model
@@ -59,7 +60,7 @@ def train(
     if resume:
         trainer.resume()
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
+    write_text(run_dir / CONFIG_FILE, dump_config(config))
     return trainer.run()
 
 

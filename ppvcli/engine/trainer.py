@@ -20,6 +20,7 @@ from ppvcli.engine.evaluator import evaluate_network
 from ppvcli.engine.losses import cross_entropy
 from ppvcli.engine.optim import build_optimizer, learning_rate
 from ppvcli.errors import DatasetError
+from ppvcli.files import write_text
 from ppvcli.models.build import classifier_keys
 from ppvcli.models.zoo import get_model_row
 from ppvcli.results import EpochResult, EvalReport, TrainResult
@@ -228,7 +229,7 @@ class Trainer:
             write_safetensors(path, tensors, metadata=metadata)
         save_checkpoint(self.run_dir, self.network, self.optimizer, state=self.state, metadata=metadata)
         lines = [json.dumps(asdict(epoch)) for epoch in self.state.epochs]
-        (self.run_dir / LOG_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(self.run_dir / LOG_FILE, "\n".join(lines) + "\n")
 
 
 def set_train_mode(network: paddle.nn.Layer, *, freeze_batchnorm: bool) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 from paddle import nn
 
 from ppvcli.errors import UsageError, WeightsError, WeightsMismatchError, WeightsNotFoundError
+from ppvcli.files import replacing
 from ppvcli.models.build import build_with_weights, classifier_keys, expected_shapes
 from ppvcli.models.tsm_efflite0 import imagenet_state
 from ppvcli.models.zoo import ZOO, ModelRow, get_model_row
@@ -172,14 +171,16 @@ def _num_classes(tensors: Mapping[str, np.ndarray], spec: NetworkSpec) -> int | 
 
 
 def _zoo_shapes(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Model name -> state-dict key -> shape, with the file's number of classes where it shows one."""
-    known: dict[tuple[NetworkSpec, int], dict[str, tuple[int, ...]]] = {}
-    result = {}
+    """Model name -> state-dict key -> shape, with the file's number of classes where it shows one.
+
+    Of several checkpoints of one network the first in the zoo stands for all.
+    """
+    result, seen = {}, set()
     for row in ZOO.values():
         network = (row.network, _num_classes(tensors, row.network) or row.num_classes)
-        if network not in known:
-            known[network] = expected_shapes(*network)
-        result[row.name] = known[network]
+        if network not in seen:
+            seen.add(network)
+            result[row.name] = expected_shapes(*network)
     return result
 
 
@@ -208,13 +209,10 @@ def _write_pickle(path: Path, tree: Mapping[str, object]) -> None:
     # Protocol 3 is the last that names a class in plain text. NumPy 2 writes a module name that NumPy 1, which the
     # reference needs, does not know; the name stands in the pickle once, before the first array.
     content = pickle.dumps(tree, protocol=3).replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n", 1)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise WeightsError(
             f"can't write the weights to {path}: {error.strerror or error}", hint="free some space, or write elsewhere"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

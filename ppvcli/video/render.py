@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,6 +21,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from ppvcli.errors import UnknownNameError, VideoError
+from ppvcli.files import replacing
 
 Frames = npt.NDArray[np.uint8]
 Point = tuple[float, float]
@@ -104,10 +104,9 @@ def write_video(
         VideoError: FFmpeg has no such encoder or container, or refuses the frame size.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     height, width = frames_thwc.shape[1:3]
     try:
-        with av.open(str(partial.absolute()), "w") as container:
+        with replacing(path) as temporary, av.open(str(temporary.absolute()), "w") as container:
             stream = container.add_stream(codec, rate=Fraction(fps), options=dict(options or {}))
             assert isinstance(stream, av.VideoStream)
             stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
@@ -116,11 +115,8 @@ def write_video(
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_hwc), format="rgb24")
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
-        partial.replace(path)
     except (av.error.FFmpegError, ValueError) as error:
         raise VideoError(f"can't write {path} with {codec}: {error}", hint="choose another codec or suffix") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _swing(t: float, period: float) -> float:

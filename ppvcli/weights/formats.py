@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import safetensors
 import safetensors.numpy
 
 from ppvcli.errors import WeightsError, WeightsFormatError, WeightsNotFoundError
+from ppvcli.files import replacing
 from ppvcli.weights import legacy
 from ppvcli.weights.metadata import MetadataError, WeightsMetadata
 from ppvcli.weights.pdparams import read_pdparams
@@ -125,31 +125,24 @@ def read_metadata(path: str | Path) -> WeightsMetadata | None:
 def write_safetensors(
     path: str | Path, tensors: Mapping[str, np.ndarray], *, metadata: WeightsMetadata | None = None
 ) -> None:
-    """Writes a file that is complete or not there: to a temporary file beside it, flushed to disk, then moved.
+    """Writes a file that is complete or not there.
 
     Raises:
         WeightsError: the disk is full, the folder is missing or may not be written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     content = safetensors.numpy.save(
         {key: np.asarray(tensor, order="C") for key, tensor in tensors.items()},
         metadata=(metadata or WeightsMetadata()).to_header(),
     )
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise WeightsError(
             f"can't write the weights to {path}: {error.strerror or error}",
             hint="free space on the disk, or write elsewhere",
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 # --- safetensors ------------------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def test_run_writes_a_folder_that_holds_what_it_says(split: Split, tmp_path: Pat
     metadata = read_metadata(tmp_path)
     assert metadata is not None
     assert (metadata.model, metadata.labels, metadata.preprocess) == ("tsm_efflite0", LABELS, PREPROCESS)
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob(".tmp-*"))
 
 
 def test_interrupted_and_resumed_run_ends_with_the_same_weights(split: Split, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_full_disk_keeps_the_checkpoint_before(split: Split, tmp_path: Path, mon
     with pytest.raises(WeightsError, match="No space left"):
         trainer.save(is_best=False)
     assert (tmp_path / "last" / "checkpoint.safetensors").read_bytes() == before
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob(".tmp-*"))
 
 
 def test_checkpoint_of_another_network_is_refused(split: Split, tmp_path: Path) -> None:
