@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ppvcli.api import download_weights, load_clip
+    from ppvcli.deploy.exporter import export
     from ppvcli.deploy.predictor import predict
     from ppvcli.engine.run import evaluate, train
     from ppvcli.errors import PpvError
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "download_weights",
     "evaluate",
+    "export",
     "list_models",
     "load_clip",
     "load_model",
@@ -41,6 +43,7 @@ _HOMES = {
     "Prediction": "ppvcli.results",
     "download_weights": "ppvcli.api",
     "evaluate": "ppvcli.engine.run",
+    "export": "ppvcli.deploy.exporter",
     "list_models": "ppvcli.models.zoo",
     "load_clip": "ppvcli.api",
     "load_model": "ppvcli.models.load",

@@ -50,6 +50,22 @@ class DeviceError(PpvError):
     """A device that was asked for and is not there."""
 
 
+class MissingPackageError(PpvError):
+    """An optional package that is needed for what was asked and is not installed; the hint is the line for pip."""
+
+
+class RuntimeFailedError(PpvError):
+    """A runtime that does not take a program, fails while running it, or gives another answer than the network."""
+
+
+class CacheError(PpvError):
+    """A compiled program that can't be written to the cache."""
+
+
+class ExportError(PpvError):
+    """An export that can't be made, or a folder or tar that is none or is damaged."""
+
+
 class InterruptedRunError(PpvError):
     """Ctrl-C during work that can be taken up again; the hint says how."""
 

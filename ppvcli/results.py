@@ -117,3 +117,44 @@ class TrainResult:
     """1-based; the first one with the highest top-1, whose weights are in `best/`."""
     val: EvalReport
     """After the last epoch, whose weights are in `last/`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedProgram:
+    """One program of an export, as its check found it."""
+
+    file: str
+    """Name in the folder; Paddle and OpenVINO have the weights in a second file beside it."""
+    format: str
+    precision: str
+    size_bytes: int
+    """Of all its files."""
+    max_diff: float
+    """Largest absolute difference of logits from the network's."""
+    num_clips: int
+    """Checked, rendered ones included."""
+    num_agree: int
+    """Clips whose best class is the network's."""
+    num_labelled: int
+    """Clips whose class is known, because a list said it."""
+    num_correct: int | None
+    """Of these, the clips whose best class is the right one."""
+    time_ms: float
+    """Shortest wall time of one clip, one view of it."""
+    threads: int
+    """That `time_ms` was measured with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """A finished export."""
+
+    out_dir: str
+    model: str
+    programs: tuple[ExportedProgram, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        result = asdict(self)
+        result["programs"] = list(result["programs"])
+        return result

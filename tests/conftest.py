@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +36,19 @@ def ppv(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
         return Answer(exit_code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of the test run's own, where each model is compiled once."""
+    before = os.environ.get("PPV_HOME")
+    home = tmp_path_factory.mktemp("home")
+    os.environ["PPV_HOME"] = str(home)
+    yield home
+    if before is None:
+        del os.environ["PPV_HOME"]
+    else:
+        os.environ["PPV_HOME"] = before
 
 
 @pytest.fixture(scope="session")

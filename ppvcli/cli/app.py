@@ -17,6 +17,7 @@ from ppvcli.cli.eval import evaluate
 from ppvcli.cli.export import export
 from ppvcli.cli.predict import predict
 from ppvcli.cli.prepare_ucf101_66 import prepare_ucf101_66
+from ppvcli.cli.quick import parse_plain
 from ppvcli.cli.train import train
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -30,7 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 """Every command, in the order of the help."""
 
-NOT_THERE_YET = {"export", "prepare-ucf101-66", "bench-decode"}
+NOT_THERE_YET = {"prepare-ucf101-66", "bench-decode"}
 """Commands that only say so; they take any arguments, so that the answer is not a usage error."""
 
 
@@ -44,8 +45,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if not (sys.argv[1:] if args is None else args):
         args = ["--help"]
     try:
-        command = typer.main.get_command(build_app())
-        exit_code = command.main(args=args, prog_name="ppv", standalone_mode=False)
+        exit_code = _run(sys.argv[1:] if args is None else args)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         return output.report_error(error)
@@ -54,10 +54,23 @@ def main(args: Sequence[str] | None = None) -> int:
     return exit_code or 0
 
 
+def _run(args: Sequence[str]) -> int | None:
+    plain = parse_plain(predict, args[1:]) if args[0] == "predict" else None
+    if plain is not None:
+        try:
+            predict(**plain)
+        except typer.Exit as done:
+            return done.exit_code
+        return 0
+    command = typer.main.get_command(build_app())
+    exit_code: int | None = command.main(args=args, prog_name="ppv", standalone_mode=False)
+    return exit_code
+
+
 def build_app() -> typer.Typer:
     app = typer.Typer(
         name="ppv",
-        help="Recognise what people do in videos: predict, train, evaluate.",
+        help="Recognise what people do in videos: predict, train, evaluate, export.",
         epilog="Start with: ppv predict --demo",
         rich_markup_mode=None,  # rich costs more start-up time than everything else
         pretty_exceptions_enable=False,

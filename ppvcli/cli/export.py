@@ -1,10 +1,144 @@
-"""`ppv export`: not there yet."""
+"""`ppv export`: a model as programs that run elsewhere."""
 
 from __future__ import annotations
 
-from ppvcli.errors import PpvError
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ppvcli.cli import output
+from ppvcli.cli.download_weights import fetch_weights
+from ppvcli.cli.options import ThreadsOption, complete_config, complete_model
+from ppvcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from ppvcli.results import ExportReport
 
 
-def export() -> None:
-    """Export a model for deployment (not there yet)."""
-    raise PpvError("'ppv export' is not there yet: it comes with a later version")
+def export(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the export.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Model to export.  [default: what the weights are of]", autocompletion=complete_model
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help="The config that the weights were trained by.", autocompletion=complete_config
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE|RUN_DIR", help="Weights of your own, or a run of `ppv train`.")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", metavar="LIST", help="Of paddle, onnx and openvino, with commas between.")
+    ] = "paddle,onnx",
+    precisions: Annotated[
+        str, typer.Option("--precision", metavar="LIST", help="Of fp32, bf16 (openvino) and int8 (onnx).")
+    ] = "fp32",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR|LIST", help="For int8: clips of the kind that will come, a hundred or so."),
+    ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CLIPS", help="Compare the programs on these clips too (folder, list, video); show the table."
+        ),
+    ] = None,
+    program: Annotated[
+        str, typer.Option(metavar="KIND", help="Of paddle: json, or pdmodel for engines before Paddle 3.")
+    ] = "json",
+    force: Annotated[bool, typer.Option("--force", help="Replace the export that is there.")] = False,
+    threads: ThreadsOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Write a model as checked programs for other engines.
+
+    Nothing appears at --out unless every program gave the network's answers.
+    """
+    labels = None
+    if config is not None:
+        model, labels = _from_config(config, model=model, weights=weights)
+    if weights is None and model is not None:
+        fetch_weights(model)
+    from ppvcli.engine.cpu import tune_math_library
+
+    tune_math_library(os.environ)  # before Paddle is imported, and for this process alone
+    from ppvcli.deploy.exporter import export as run
+
+    report = run(
+        model,
+        out,
+        weights=weights,
+        formats=_names(formats),
+        precisions=_names(precisions),
+        calibration=calibration,
+        check=check,
+        program=program,
+        force=force,
+        threads=threads,
+        labels=labels,
+        on_step=_show_step if output.is_terminal(sys.stderr) else None,
+    )
+    if as_json:
+        output.print_json(report.to_dict())
+    else:
+        _show(report, as_table=check is not None)
+
+
+def _from_config(config: str, *, model: str | None, weights: Path | None) -> tuple[str, tuple[str, ...] | None]:
+    """The model that a config trains, and the names of its classes where its data is there."""
+    if model is not None:
+        raise UsageError("--config and --model exclude each other", hint="the config names the model")
+    if weights is None:
+        raise UsageError("a config has no weights", hint="--weights FILE, or --weights RUN_DIR")
+    from ppvcli.configs.load import load_config
+    from ppvcli.datasets.catalog import open_split
+
+    settings = load_config(config)
+    labels = None
+    if Path(settings.data.root).is_dir():
+        labels = open_split(settings.data, seed=settings.seed).labels
+    return settings.model.name, labels
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _show_step(step: str) -> None:
+    print(f"{step} ...", file=sys.stderr)
+
+
+def _show(report: ExportReport, *, as_table: bool) -> None:
+    folder = Path(report.out_dir)
+    if not as_table:
+        for program in report.programs:
+            output.print_line(output.printable(str(folder / program.file)))
+        return
+    rows = [["program", "precision", "MB", "logits differ by", "same top-1", "right", "ms"]]
+    for program in report.programs:
+        right = f"{program.num_correct} of {program.num_labelled}" if program.num_labelled else "-"
+        same = f"{program.num_agree} of {program.num_clips}"
+        size = f"{program.size_bytes / 1e6:.1f}"
+        rows.append(
+            [program.file, program.precision, size, f"{program.max_diff:.1e}", same, right, f"{program.time_ms:.1f}"]
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        output.print_line("  ".join(cells).rstrip())
+    threads = report.programs[0].threads
+    output.print_line(
+        f"{report.model} -> {output.printable(str(folder))}: {report.programs[0].num_clips} clips, two of them "
+        f"rendered; time of one clip with {threads} thread{'s'[: threads > 1]}"
+    )

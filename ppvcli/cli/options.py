@@ -23,11 +23,52 @@ def complete_config(incomplete: str) -> list[str]:
     return sorted(name for name in names if name.startswith(incomplete))
 
 
+def complete_runtime(incomplete: str) -> list[str]:
+    """Runtimes that begin with what was typed."""
+    from ppvcli.deploy.runtimes import RUNTIMES
+
+    return [name for name in ("auto", *RUNTIMES) if name.startswith(incomplete)]
+
+
+def complete_precision(incomplete: str) -> list[str]:
+    """Precisions that begin with what was typed."""
+    from ppvcli.deploy.runtimes import PRECISIONS
+
+    return [name for name in PRECISIONS if name.startswith(incomplete)]
+
+
 CpuOption = Annotated[bool, typer.Option("--cpu", help="Run on the CPU.", show_default=False)]
 GpuOption = Annotated[bool, typer.Option("--gpu", help="Run on the first GPU.", show_default=False)]
 DeviceOption = Annotated[
     str | None,
     typer.Option("--device", metavar="DEVICE", help="cpu, gpu or gpu:N.  [default: a GPU if there is one]"),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", min=1, max=1024, metavar="N", help="CPU cores to use.  [default: all that this process may use]"
+    ),
+]
+RuntimeOption = Annotated[
+    str,
+    typer.Option(
+        "--runtime",
+        metavar="NAME",
+        help="onnxruntime, openvino or paddle; auto is the fastest that gives the network's answers here.",
+        autocompletion=complete_runtime,
+    ),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        metavar="NAME",
+        help="fp32; bf16 with openvino; int8 with an export of ppv export.  [default: fp32, or what an export has]",
+        autocompletion=complete_precision,
+    ),
+]
+TensorrtOption = Annotated[
+    bool, typer.Option("--tensorrt", help="Run on the GPU through TensorRT.", show_default=False)
 ]
 
 

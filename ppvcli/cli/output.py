@@ -69,6 +69,11 @@ def show_warning(message: str) -> None:
     _show("warning", message, colour="1;33")
 
 
+def show_note(message: str) -> None:
+    """One line on stderr for a person who waits."""
+    print(printable(message), file=sys.stderr)
+
+
 def print_line(text: str) -> None:
     """One line of data on stdout."""
     print(text, flush=True)  # a reader at the other end of a pipe gets each answer as soon as it is known

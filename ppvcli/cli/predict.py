@@ -12,7 +12,17 @@ import typer
 
 from ppvcli.cli import output
 from ppvcli.cli.download_weights import fetch_weights
-from ppvcli.cli.options import CpuOption, DeviceOption, GpuOption, choose_device, complete_model
+from ppvcli.cli.options import (
+    CpuOption,
+    DeviceOption,
+    GpuOption,
+    PrecisionOption,
+    RuntimeOption,
+    TensorrtOption,
+    ThreadsOption,
+    choose_device,
+    complete_model,
+)
 from ppvcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,11 +51,18 @@ def predict(
         ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="FILE|RUN_DIR", help="Your own weights, or a folder made by ppv train.")
+        str | None,
+        typer.Option(
+            metavar="FILE|RUN_DIR|EXPORT", help="Your own weights, or what ppv train, ppv export or PaddleX has made."
+        ),
     ] = None,
     cpu: CpuOption = False,
     gpu: GpuOption = False,
     device: DeviceOption = None,
+    runtime: RuntimeOption = "auto",
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
+    tensorrt: TensorrtOption = False,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, metavar="K", help="Classes to show for each file.")] = 5,
     labels: Annotated[
         str | None, typer.Option(metavar="FILE", help="Class names, one a line, in place of the model's own.")
@@ -65,6 +82,7 @@ def predict(
     from ppvcli.deploy import DEFAULT_MODEL
 
     if weights is None:
+        _check_choice(runtime, precision, place=place, tensorrt=tensorrt)
         fetch_weights(model or DEFAULT_MODEL)
 
     from ppvcli.engine.cpu import tune_math_library
@@ -72,11 +90,29 @@ def predict(
     tune_math_library(os.environ)  # before Paddle is imported, and for this process alone
     from ppvcli.deploy.predictor import Predictor
 
-    predictor = Predictor(model, weights=weights, device=place, labels=labels)
+    predictor = Predictor(
+        model,
+        weights=weights,
+        device=place,
+        runtime=runtime,
+        labels=labels,
+        threads=threads,
+        precision=precision,
+        tensorrt=tensorrt,
+        on_compile=_tell_compiling if output.is_terminal(sys.stderr) else None,
+    )
     predictions = predictor.predict(files, top_k=top_k)
     num_failed = _show_json(predictions, len(files)) if json else _show_each(predictions, len(files))
     if num_failed:
         raise typer.Exit(1)
+
+
+def _check_choice(runtime: str, precision: str | None, *, place: str, tensorrt: bool) -> None:
+    """Raises what `Predictor` would raise, before something is downloaded for nothing."""
+    from ppvcli.deploy.runtimes import check_choice
+    from ppvcli.models.device import find_device
+
+    check_choice(runtime, precision or "fp32", device=find_device(place), tensorrt=tensorrt)
 
 
 def _choose_input(
@@ -91,6 +127,10 @@ def _choose_input(
     if given:
         raise UsageError(f"--demo and {given[0]} exclude each other", hint="ppv predict --demo")
     return [str(DEMO_CLIP)], DEMO_MODEL
+
+
+def _tell_compiling(model: str) -> None:
+    output.show_note(f"compiling {model} for this machine, once; it takes some seconds")
 
 
 def _show_json(predictions: Iterator[Prediction], num_files: int) -> int:

@@ -1,30 +1,36 @@
-"""Video files in, answers out: one network, one file after another, the next one decoded while the network works."""
+"""Video files in, answers out: one compiled network, as many files at once as there are cores."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import replace
 from pathlib import Path
-from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ppvcli.datasets.annotations import read_labels
 from ppvcli.deploy import DEFAULT_MODEL
-from ppvcli.errors import UnknownNameError, UsageError, VideoError, WeightsError
-from ppvcli.models.device import select_device
-from ppvcli.models.recognizer import Recognizer, open_recognizer
-from ppvcli.models.views import clip_logits
+from ppvcli.deploy.pipeline import map_ahead
+from ppvcli.deploy.program import Program, open_program
+from ppvcli.errors import UsageError, VideoError, WeightsError
 from ppvcli.results import Prediction, Score
-from ppvcli.specs import Preprocess
 from ppvcli.video.clip import ClipFrames, load_frames
+from ppvcli.video.transforms import normalize
 
-RUNTIMES = ("auto", "paddle")
+if TYPE_CHECKING:
+    from ppvcli.deploy.runtimes import Engine
 
 Source = str | Path
+
+FRAMES_AT_ONCE = 32
+"""Frames that pass through a network together: ten crops of 25 frames or 30 views of 8 would take gigabytes at once."""
+MAX_STREAMS = 8
+"""Files that are worked on at once: each has its own frames and activations, some 200 MB."""
 
 
 def predict(
@@ -36,6 +42,9 @@ def predict(
     runtime: str = "auto",
     top_k: int = 5,
     labels: str | Path | None = None,
+    threads: int | None = None,
+    precision: str | None = None,
+    tensorrt: bool = False,
 ) -> Iterator[Prediction]:
     """The answer for each video file, in order, each as soon as it is known: `Predictor(...).predict(sources)`.
 
@@ -44,12 +53,23 @@ def predict(
     `Predictor.predict`.
     """
     named = None if model == DEFAULT_MODEL else model
-    predictor = Predictor(named, weights=weights, device=device, runtime=runtime, labels=labels)
+    predictor = Predictor(
+        named,
+        weights=weights,
+        device=device,
+        runtime=runtime,
+        labels=labels,
+        threads=threads,
+        precision=precision,
+        tensorrt=tensorrt,
+    )
     return predictor.predict(sources, top_k=top_k)
 
 
 class Predictor:
-    """A loaded network with its preprocessing and its labels."""
+    """A compiled network with its preprocessing and its labels."""
+
+    program: Program
 
     def __init__(
         self,
@@ -59,106 +79,117 @@ class Predictor:
         device: str = "auto",
         runtime: str = "auto",
         labels: str | Path | None = None,
+        threads: int | None = None,
+        precision: str | None = None,
+        tensorrt: bool = False,
+        on_compile: Callable[[str], None] | None = None,
     ) -> None:
-        """Loads a model; weights that are not in the store are fetched.
+        """Finds a model's compiled program, or compiles it on first use; weights not in the store are fetched.
 
-        `weights` is a file or a run folder; its preprocessing and labels, where it carries some, come before the
-        published ones. `model` None is the model that the file says it is of (every run folder does), else `pptsmv2`.
-        `labels` is a file with one class name a line and comes before all other names; classes that nothing names are
-        called `class_0`, `class_1`, ...
+        `weights` is a file, a run folder, or a folder or tar with an exported program; its preprocessing and labels,
+        where it carries some, come before the published ones. `model` None is the model that the file says it is of
+        (every run folder does), else `pptsmv2`. `labels` is a file with one class name a line and comes before all
+        other names; classes that nothing names are called `class_0`, `class_1`, ...
 
-        Raises: UsageError (unknown model, device or runtime, labels that don't fit), DeviceError, WeightsError,
-        DatasetError (unreadable labels).
+        `runtime` is `onnxruntime`, `openvino`, `paddle`, or `auto` for the fastest that gives the network's answers
+        on this machine. `threads` None is every core that this process may use. `precision` is `fp32`, or `bf16` with
+        OpenVINO, or `int8` with an export of that precision; None is fp32, or what an export has. `tensorrt` is for
+        GPUs. `on_compile` is called with the model's name before it is compiled.
+
+        Raises: UsageError (unknown model, device or runtime, settings that exclude each other, labels that don't fit),
+        MissingPackageError, RuntimeFailedError, CacheError, DeviceError, WeightsError, DatasetError (unreadable
+        labels).
         """
-        if runtime not in RUNTIMES:
-            raise UnknownNameError("runtime", runtime, RUNTIMES, hint=f"there are: {', '.join(RUNTIMES)}")
-        self.device = select_device(device)
-        self.recognizer = open_recognizer(model, default=DEFAULT_MODEL, weights=weights)
+        self.program = open_program(
+            model,
+            weights=weights,
+            device=device,
+            runtime=runtime,
+            threads=threads,
+            precision=precision,
+            tensorrt=tensorrt,
+            on_compile=on_compile,
+        )
         if labels is not None:
-            self.recognizer = _rename_classes(self.recognizer, Path(labels))
-        if hasattr(self.recognizer.network, "reparameterize"):
-            self.recognizer.network.reparameterize()
+            self.program = _rename_classes(self.program, Path(labels))
+        self._engines: dict[int, Engine] = {}
 
     def predict(self, sources: Source | Iterable[Source], *, top_k: int = 5) -> Iterator[Prediction]:
         """A prediction for each video file, in order; a broken one gives a prediction with `error` set.
 
-        `top_k` larger than the number of classes gives all of them.
+        One file gets all threads; of several (or of an iterator) as many are worked on at once as there are threads,
+        at most MAX_STREAMS. `top_k` larger than the number of classes gives all of them.
 
         Raises: UsageError for `top_k` below 1; WeightsError for weights whose scores are not finite.
         """
         if top_k < 1:
             raise UsageError(f"top_k must be 1 or more, got {top_k}", hint="--top-k 1 gives the best class only")
         sources = [sources] if isinstance(sources, (str, Path)) else sources
-        return (self._answer(video, top_k) for video in _load_ahead(sources, self.recognizer.preprocess))
+        settings = self.program.settings
+        files = len(sources) if isinstance(sources, Sized) else MAX_STREAMS
+        streams = max(1, min(settings.threads, MAX_STREAMS, files)) if settings.device == "cpu" else 1
+        engine = self._engine(streams)
+        # where the engine takes one clip at a time, the next file is decoded meanwhile
+        workers = streams if settings.device == "cpu" else max(2, min(settings.threads, MAX_STREAMS))
+        turns = threading.Semaphore(streams)
 
-    def _answer(self, video: _Video, top_k: int) -> Prediction:
-        if isinstance(video.clip, VideoError):
-            return Prediction(
-                path=video.path, model=self.recognizer.model, error=video.clip.message, hint=video.clip.hint
-            )
-        start = time.perf_counter()
-        logits_k = clip_logits(self.recognizer.network, video.clip.frames_vthwc, preprocess=self.recognizer.preprocess)
-        network_ms = (time.perf_counter() - start) * 1e3
+        def answer(source: Source) -> Prediction:
+            return self._answer(source, top_k=top_k, engine=engine, turn=turns)
+
+        return map_ahead(answer, sources, workers=workers)
+
+    def _engine(self, streams: int) -> Engine:
+        if streams not in self._engines:
+            self._engines[streams] = self.program.load(streams=streams)
+        return self._engines[streams]
+
+    def _answer(
+        self, source: Source, *, top_k: int, engine: Engine, turn: contextlib.AbstractContextManager[object]
+    ) -> Prediction:
+        model = self.program.model
+        try:
+            clip = load_frames(source, self.program.preprocess)
+        except VideoError as error:
+            return Prediction(path=str(source), model=model, error=error.message, hint=error.hint)
+        with turn:
+            start = time.perf_counter()
+            logits_k = self._logits(clip, engine)
+            network_ms = (time.perf_counter() - start) * 1e3
         if not np.isfinite(logits_k).all():
             raise WeightsError(
-                f"the weights of {self.recognizer.model} give scores that are no numbers, for {video.path}",
+                f"the weights of {model} give scores that are no numbers, for {source}",
                 hint="the training that made them diverged, or the file is damaged: use another one",
             )
         return Prediction(
-            path=video.path,
-            model=self.recognizer.model,
-            top=_best(logits_k, self.recognizer.labels, top_k),
-            num_frames=video.clip.num_frames,
-            duration_s=video.clip.duration_s,
-            timings_ms={**video.clip.timings_ms, "network": network_ms},
+            path=str(source),
+            model=model,
+            top=_best(logits_k, self.program.labels, top_k),
+            num_frames=clip.num_frames,
+            duration_s=clip.duration_s,
+            timings_ms={**clip.timings_ms, "network": network_ms},
         )
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Video:
-    """One source after decoding."""
-
-    path: str
-    clip: ClipFrames | VideoError
-
-
-def _load_ahead(sources: Iterable[Source], preprocess: Preprocess) -> Iterator[_Video]:
-    """Each source decoded, in order; while the caller works on one, a thread decodes the next and no more."""
-
-    def load(source: Source, box: SimpleQueue[_Video | BaseException]) -> None:
-        try:
-            box.put(_Video(path=str(source), clip=load_frames(source, preprocess)))
-        except VideoError as error:
-            box.put(_Video(path=str(source), clip=error))
-        except BaseException as error:  # a fault of ours: it belongs to the caller's thread
-            box.put(error)
-
-    def wait(box: SimpleQueue[_Video | BaseException]) -> _Video:
-        result = box.get()
-        if isinstance(result, BaseException):
-            raise result
-        return result
-
-    pending: SimpleQueue[_Video | BaseException] | None = None
-    for source in sources:
-        ready = None if pending is None else wait(pending)
-        pending = SimpleQueue()
-        # a daemon, so that Ctrl-C does not wait for the end of a long video
-        threading.Thread(target=load, args=(source, pending), daemon=True).start()
-        if ready is not None:
-            yield ready
-    if pending is not None:
-        yield wait(pending)
+    def _logits(self, clip: ClipFrames, engine: Engine) -> npt.NDArray[np.float32]:
+        """The mean of the logits over the views of one video: float32 [K]."""
+        frames_vthwc = clip.frames_vthwc
+        views_at_once = max(1, FRAMES_AT_ONCE // frames_vthwc.shape[1])
+        logits_vk = []
+        for first in range(0, len(frames_vthwc), views_at_once):
+            views = np.ascontiguousarray(frames_vthwc[first : first + views_at_once])
+            logits_vk.append(
+                engine.run(views if engine.takes == "uint8" else normalize(views, self.program.preprocess))
+            )
+        return np.concatenate(logits_vk).mean(axis=0)
 
 
-def _rename_classes(recognizer: Recognizer, labels_path: Path) -> Recognizer:
+def _rename_classes(program: Program, labels_path: Path) -> Program:
     names = read_labels(labels_path)
-    if len(names) != len(recognizer.labels):
+    if len(names) != len(program.labels):
         raise UsageError(
-            f"{labels_path} has {len(names)} class names, the model has {len(recognizer.labels)} classes",
+            f"{labels_path} has {len(names)} class names, the model has {len(program.labels)} classes",
             hint="one name a line, in the order of the class indices",
         )
-    return replace(recognizer, labels=names)
+    return replace(program, labels=names)
 
 
 def _best(logits_k: npt.NDArray[np.float32], labels: tuple[str, ...], top_k: int) -> tuple[Score, ...]:

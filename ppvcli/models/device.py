@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 
 from ppvcli.errors import DeviceError, UsageError
@@ -16,6 +17,30 @@ def check_device_name(device: str) -> int | None:
     if match is None:
         raise UsageError(f"unknown device '{device}'", hint="cpu, gpu, or gpu:N with N counted from 0")
     return None if match[1] is None else int(match[1])
+
+
+def find_device(device: str) -> str:
+    """The full name of a device, `cpu` or `gpu:N`; Paddle is imported only if it is a build that may have GPUs.
+
+    Raises: as `select_device`.
+    """
+    check_device_name(device)
+    if device == "cpu":
+        return device
+    try:
+        importlib.metadata.version("paddlepaddle-gpu")
+    except importlib.metadata.PackageNotFoundError:
+        if device == "auto":
+            return "cpu"
+        raise _without_cuda(device) from None
+    return select_device(device)
+
+
+def _without_cuda(device: str) -> DeviceError:
+    return DeviceError(
+        f"no device '{device}': the installed paddlepaddle is built without CUDA",
+        hint="install paddlepaddle-gpu in its place, or use --cpu",
+    )
 
 
 def select_device(device: str) -> str:
@@ -37,9 +62,6 @@ def select_device(device: str) -> str:
     elif with_cuda:
         raise DeviceError(f"no device '{device}': Paddle sees {num_gpus} GPUs", hint="nvidia-smi lists them; or: --cpu")
     else:
-        raise DeviceError(
-            f"no device '{device}': the installed paddlepaddle is built without CUDA",
-            hint="install paddlepaddle-gpu in its place, or use --cpu",
-        )
+        raise _without_cuda(device)
     paddle.set_device(name)
     return name

@@ -10,19 +10,17 @@ from pathlib import Path
 import numpy as np
 from paddle import nn
 
-from ppvcli.errors import UsageError, WeightsError, WeightsMismatchError, WeightsNotFoundError
+from ppvcli.errors import UsageError, WeightsError, WeightsMismatchError
 from ppvcli.files import replacing
 from ppvcli.models.build import build_with_weights, classifier_keys, expected_shapes
+from ppvcli.models.facts import has_trained_weights, published_path
 from ppvcli.models.tsm_efflite0 import imagenet_state
 from ppvcli.models.zoo import ZOO, ModelRow, get_model_row
 from ppvcli.specs import NetworkSpec, Preprocess
-from ppvcli.weights import fetch, store
 from ppvcli.weights.formats import WeightsMetadata, read_weights, write_safetensors
 from ppvcli.weights.matching import canonical_keys, match_tensors
 from ppvcli.weights.pdparams import NAME_TABLE_KEY
 from ppvcli.weights.torch_legacy import find_efflite0_file, read_torch_legacy
-
-BUNDLED_DIR = Path(__file__).parent / "bundled"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +71,10 @@ def load_model(name: str | ModelRow, *, weights: str | Path | None = None, num_c
     row = get_model_row(name) if isinstance(name, str) else name
     if num_classes is not None and num_classes < 1:
         raise UsageError(f"a model needs at least one class, got num_classes {num_classes}")
-    if weights is None and row.network.architecture == "tsm_efflite0" and not row.bundled:
+    if weights is None and not has_trained_weights(row):
         source = _read_imagenet_backbone()
     else:
-        source = _read(_published_path(row) if weights is None else weights)
+        source = _read(published_path(row) if weights is None else weights)
     return _load(source, row, num_classes=num_classes)
 
 
@@ -89,22 +87,6 @@ def _read_imagenet_backbone() -> _Source:
     path = find_efflite0_file()
     tensors = imagenet_state(read_torch_legacy(path))
     return _Source(path=path, form="torch", tensors=tensors, metadata=None, has_classifier=False)
-
-
-def _published_path(row: ModelRow) -> Path:
-    """The file of a row's own weights, fetched if it is not in the store yet."""
-    if row.bundled:
-        return BUNDLED_DIR / f"{row.name}.safetensors"
-    if row.url is None:
-        raise WeightsNotFoundError(
-            f"{row.name} has no published weights: {row.note}",
-            hint=f"weights=FILE, or --model {row.name} --weights FILE",
-        )
-    path = store.find(row.name)
-    if path is None:
-        fetch.download_weights([store.WeightSource(name=row.name, url=row.url, sha256=row.sha256)])
-        path = store.weights_path(row.name)
-    return path
 
 
 def _load(source: _Source, row: ModelRow, *, num_classes: int | None) -> nn.Layer:

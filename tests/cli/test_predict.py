@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ppvcli.cli import output
+from ppvcli.errors import DatasetError
 from ppvcli.video.render import write_video
 from tests.small_model import LABELS, MODEL, moving_block, write_weights
 
@@ -110,6 +111,10 @@ def test_label_that_would_steer_the_terminal_is_shown_not_obeyed(ppv: Ppv, folde
         (["x.mp4", "--cpu", "--gpu"], 2, "--cpu and --gpu exclude each other"),
         (["x.mp4", "--gpu", "--device", "cpu"], 2, "--gpu and --device exclude each other"),
         (["x.mp4", "--device", "tpu"], 2, "unknown device 'tpu'"),
+        (["x.mp4", "--runtime", "tensorflow"], 2, "unknown runtime 'tensorflow'"),
+        (["x.mp4", "--precision", "fp8"], 2, "unknown precision 'fp8'"),
+        (["x.mp4", "--tensorrt"], 2, "TensorRT runs on GPUs through Paddle, not with the CPU"),
+        (["x.mp4", "--threads", "0"], 2, "invalid value for '--threads'"),
         (["x.mp4", "--model", "tsmm"], 2, "unknown model 'tsmm'; nearest: tsm"),
         (["x.mp4", "--top-k", "0"], 2, "invalid value for '--top-k'"),
         (["x.mp4", "--weights", "nowhere"], 1, "no weight file at nowhere"),
@@ -145,15 +150,49 @@ def test_weights_that_cannot_be_fetched_name_everything_that_helps(
 
 
 def test_demo_names_the_action_of_the_bundled_clip_without_network(
-    ppv: Ppv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ppv: Ppv, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PPV_HOME", str(tmp_path / "empty"))
     monkeypatch.setattr("socket.socket.connect", None)  # any connection would be a TypeError
     answer = ppv("predict", "--demo", "--json")
     assert (answer.exit_code, answer.stderr) == (0, "")
     (one,) = json.loads(answer.stdout)
     assert (one["model"], one["top"][0]["label"]) == ("tsm_efflite0_weizmann", DEMO_ACTION)
-    assert not (tmp_path / "empty").exists()
+    assert [path.name for path in own_home.iterdir()] == ["compiled"], "nothing was downloaded"
+
+
+FORBIDDEN = ("paddle", "pydantic", "rich", "requests", "yaml", "decord")
+
+
+def test_later_use_with_json_imports_neither_paddle_nor_pydantic_nor_rich(
+    folder: Path, python_process: Callable[..., subprocess.Popen[str]], own_home: Path
+) -> None:
+    args = ["predict", str(folder / "block.mp4"), str(folder / "broken.mp4"), "--weights", str(folder / "run")]
+    args += ["--json", "--threads", "1"]
+    code = f"""
+import sys
+from ppvcli.cli.app import main
+exit_code = main({args!r})
+print(sorted(set({FORBIDDEN!r}) & set(sys.modules)), exit_code, file=sys.stderr)
+"""
+    first, later = (python_process("-c", code, PPV_HOME=str(own_home)).communicate(timeout=120) for _ in range(2))
+    assert later[1].splitlines()[-1] == "[] 1"
+    answers = [json.loads(stdout) for stdout, _ in (first, later)]
+    assert answers[0][0]["top"] == answers[1][0]["top"]
+    assert answers[1][1]["error"]
+
+
+def test_first_use_on_a_terminal_says_that_it_compiles(
+    ppv: Ppv, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: object) -> None:
+        raise DatasetError("far enough")
+
+    monkeypatch.setenv("PPV_HOME", str(tmp_path))
+    monkeypatch.setattr("ppvcli.deploy.compile._build", stop)
+    monkeypatch.setattr(output, "is_terminal", lambda stream: True)
+    answer = ppv("predict", folder / "block.mp4", "--weights", folder / "run", "--json")
+    assert answer.stderr.splitlines()[0].startswith(f"compiling {MODEL} for this machine, once")
+    assert "far enough" in answer.stderr
 
 
 def test_nine_of_ten_actions_of_an_unseen_person_are_named(ppv: Ppv, shared_dir: Path) -> None:

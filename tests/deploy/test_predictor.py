@@ -6,6 +6,7 @@ import importlib.util
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -47,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def small(folder: Path) -> Predictor:
-    return Predictor(weights=folder / "run", device="cpu")
+    return Predictor(weights=folder / "run", device="cpu", threads=1)
 
 
 def test_predict_gives_the_file_s_facts_and_a_full_ranking(small: Predictor, folder: Path) -> None:
@@ -70,13 +71,16 @@ MANY_VIEWS = Preprocess(
 )
 
 
-@pytest.mark.parametrize("model", [MODEL, "pptsmv2_k400_8f"])
-@pytest.mark.parametrize("preprocess", [PREPROCESS, MANY_VIEWS], ids=["one view", "six views"])
+@pytest.mark.parametrize(
+    ("model", "preprocess"),
+    [(MODEL, PREPROCESS), (MODEL, MANY_VIEWS), ("pptsmv2_k400_8f", MANY_VIEWS)],
+    ids=["one view", "six views", "six views, merged branches"],
+)
 def test_predict_scores_are_the_softmax_of_the_mean_logits_of_all_views(
     model: str, preprocess: Preprocess, folder: Path, tmp_path: Path
 ) -> None:
     weights = write_weights(tmp_path / "weights.safetensors", model=model, preprocess=preprocess)
-    (prediction,) = predict(folder / "long.mp4", weights=weights)
+    (prediction,) = predict(folder / "long.mp4", weights=weights, runtime="onnxruntime")
     views = load_clip(folder / "long.mp4", preprocess)
     assert len(views) == preprocess.num_views
     with paddle.no_grad():
@@ -119,14 +123,14 @@ def test_predict_with_top_k_below_1_is_refused_at_once(top_k: int, small: Predic
 
 def test_weights_without_metadata_have_numbered_classes_and_the_published_preprocessing(tmp_path: Path) -> None:
     weights = write_weights(tmp_path / "weights.safetensors", with_metadata=False)
-    plain = Predictor(MODEL, weights=weights)
-    assert plain.recognizer.labels == ("class_0", "class_1", "class_2")
-    assert plain.recognizer.preprocess == get_model_row(MODEL).preprocess
+    plain = Predictor(MODEL, weights=weights, runtime="onnxruntime")
+    assert plain.program.labels == ("class_0", "class_1", "class_2")
+    assert plain.program.preprocess == get_model_row(MODEL).preprocess
 
 
 def test_labels_file_comes_before_the_labels_of_the_weights(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("a\nb\nc\n")
-    assert Predictor(weights=folder / "run", labels=tmp_path / "labels.txt").recognizer.labels == ("a", "b", "c")
+    assert Predictor(weights=folder / "run", labels=tmp_path / "labels.txt").program.labels == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(
@@ -135,6 +139,10 @@ def test_labels_file_comes_before_the_labels_of_the_weights(folder: Path, tmp_pa
         ({"labels": "four.txt"}, UsageError, "four.txt has 4 class names, the model has 3 classes"),
         ({"labels": "none.txt"}, DatasetError, "none.txt"),
         ({"runtime": "onnx"}, UnknownNameError, "unknown runtime 'onnx'"),
+        ({"precision": "fp8"}, UnknownNameError, "unknown precision 'fp8'"),
+        ({"tensorrt": True}, UsageError, "TensorRT runs on GPUs"),
+        ({"threads": 0}, UsageError, "threads must be between 1 and 1024, got 0"),
+        ({"precision": "int8"}, UsageError, "int8 needs clips to calibrate on"),
         ({"device": "tpu"}, UsageError, "unknown device 'tpu'"),
         ({"device": "gpu:x"}, UsageError, "unknown device 'gpu:x'"),
         ({"device": "gpu:99"}, DeviceError, "no device 'gpu:99'"),
@@ -144,7 +152,7 @@ def test_labels_file_comes_before_the_labels_of_the_weights(folder: Path, tmp_pa
     ],
 )
 def test_predictor_with_an_impossible_setting_says_what_is_wrong(
-    settings: dict[str, str], error: type[PpvError], message: str, folder: Path
+    settings: dict[str, Any], error: type[PpvError], message: str, folder: Path
 ) -> None:
     (folder / "four.txt").write_text("a\nb\nc\nd\n")
     paths = {key: str(folder / value) for key, value in settings.items() if key in ("labels", "weights")}
@@ -196,6 +204,57 @@ def test_next_file_is_decoded_while_the_caller_works_and_no_more(
     assert started[3].is_set()
 
 
+def test_several_files_at_once_give_the_answers_of_one_at_a_time(small: Predictor, folder: Path) -> None:
+    names = ["short.mp4", "text.mp4", "long.mp4", "short.mp4", "missing.mp4", "long.mp4", "long.mp4"]
+    paths = [folder / name for name in names]
+    many = Predictor(weights=folder / "run", device="cpu", threads=3)
+    for sources in (paths, iter(paths)):
+        answers = list(many.predict(sources))
+        for answer, alone in zip(answers, small.predict(paths), strict=True):
+            assert (answer.path, answer.error) == (alone.path, alone.error)
+            got, expected = ({best.label: best.score for best in one.top} for one in (answer, alone))
+            assert got == pytest.approx(expected, abs=1e-5)
+
+
+def test_only_a_few_files_are_in_memory_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, most = [0], [0]
+    many = Predictor(weights=folder / "run", device="cpu", threads=2)
+    load_frames, lock = module.load_frames, threading.Lock()
+
+    def watched(*args: object, **settings: object) -> object:
+        with lock:
+            held[0] += 1
+            most[0] = max(most[0], held[0])
+        return load_frames(*args, **settings)
+
+    best = module._best
+
+    def answered(*args: object) -> object:
+        with lock:
+            held[0] -= 1
+        return best(*args)
+
+    monkeypatch.setattr(module, "load_frames", watched)
+    monkeypatch.setattr(module, "_best", answered)
+    assert len(list(many.predict([folder / "short.mp4"] * 12))) == 12
+    assert most[0] <= 2
+
+
+def test_views_pass_through_the_network_a_few_at_a_time(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = write_weights(tmp_path / "weights.safetensors", preprocess=MANY_VIEWS)
+    predictor = Predictor(weights=weights, runtime="onnxruntime", threads=1)
+    monkeypatch.setattr(module, "FRAMES_AT_ONCE", 16)
+    sizes: list[int] = []
+    engine = predictor._engine(1)
+    run = engine.run
+    monkeypatch.setattr(engine, "run", lambda clips: (sizes.append(len(clips)), run(clips))[1])
+    (prediction,) = predictor.predict(folder / "long.mp4")
+    assert sizes == [2, 2, 2]
+    assert sum(best.score for best in prediction.top) == pytest.approx(1)
+
+
 def test_sources_are_taken_one_at_a_time(small: Predictor, folder: Path) -> None:
     taken = []
 
@@ -223,7 +282,8 @@ def test_fault_of_ours_while_decoding_reaches_the_caller(
 def test_archery_clip_is_read_by_the_published_preprocessing(shared_dir: Path, tmp_path: Path) -> None:
     """Real footage through the whole path, with a network of random weights: shapes and facts, no accuracy."""
     weights = write_weights(tmp_path / "weights.safetensors", with_metadata=False)
-    (prediction,) = predict(str(shared_dir / "data" / "clips" / "example.avi"), model=MODEL, weights=weights)
+    clip = str(shared_dir / "data" / "clips" / "example.avi")
+    (prediction,) = predict(clip, model=MODEL, weights=weights, runtime="onnxruntime")
     assert prediction.num_frames == 131
     assert prediction.duration_s == pytest.approx(131 / 25, abs=0.05)
     assert sum(best.score for best in prediction.top) == pytest.approx(1)

@@ -13,7 +13,8 @@ import pytest
 
 from ppvcli.errors import WeightsError
 from ppvcli.models.build import build_network
-from ppvcli.models.load import BUNDLED_DIR, save_weights
+from ppvcli.models.facts import BUNDLED_DIR
+from ppvcli.models.load import save_weights
 from ppvcli.models.zoo import ZOO, get_model_row
 from ppvcli.video.render import render_action, write_video
 from ppvcli.weights.torch_legacy import find_efflite0_file

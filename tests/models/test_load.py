@@ -22,7 +22,7 @@ from ppvcli.errors import (
     WeightsMismatchError,
     WeightsNotFoundError,
 )
-from ppvcli.models import load
+from ppvcli.models import facts
 from ppvcli.models.load import load_model, save_weights
 from ppvcli.models.zoo import get_model_row, load_labels
 from ppvcli.weights import store
@@ -303,7 +303,7 @@ def test_model_without_published_file_asks_for_weights() -> None:
 
 def test_bundled_model_is_read_from_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = replace(get_model_row(PLAIN), bundled=True)
-    monkeypatch.setattr(load, "BUNDLED_DIR", tmp_path)
+    monkeypatch.setattr(facts, "BUNDLED_DIR", tmp_path)
     safetensors.numpy.save_file(recipe_tensors(PLAIN), tmp_path / f"{PLAIN}.safetensors")
     assert load_model(row).load_report.path == tmp_path / f"{PLAIN}.safetensors"
 

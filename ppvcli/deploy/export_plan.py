@@ -1,0 +1,100 @@
+"""What an export is to consist of, and which requests can't be met."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppvcli.deploy.clips import Clips, find_clips
+from ppvcli.deploy.exported import Format, Precision
+from ppvcli.deploy.machine import resolve_threads
+from ppvcli.deploy.programs import require_package
+from ppvcli.deploy.quantize import require_quantizer
+from ppvcli.deploy.runtimes import require_runtime
+from ppvcli.errors import UnknownNameError, UsageError
+
+FORMATS: dict[Format, str] = {"paddle": "paddle", "onnx": "onnxruntime", "openvino": "openvino"}
+"""Each with the runtime that it is checked with."""
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+IMPOSSIBLE: dict[tuple[Format, Precision], str] = {
+    ("paddle", "bf16"): "Paddle runs its programs in fp32 on CPUs",
+    ("paddle", "int8"): "what Paddle's own quantisation writes does not load again",
+    ("onnx", "bf16"): "ONNX Runtime has no bf16 kernels for CPUs",
+    ("openvino", "int8"): "OpenVINO fails on the temporal shift of 8-bit programs",
+}
+"""Pairs that are left out where the format or the precision has another partner, and refused where it has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be written, and with which of the user's clips."""
+
+    pairs: tuple[tuple[Format, Precision], ...]
+    calibration: Clips | None
+    check: Clips | None
+    pdmodel: bool
+    threads: int
+
+
+def make_plan(
+    formats: Sequence[str],
+    precisions: Sequence[str],
+    *,
+    calibration: str | Path | None,
+    check: str | Path | None,
+    program: str,
+    threads: int | None,
+) -> Plan:
+    """What is to be done, after everything was refused that can be before a network is loaded.
+
+    Raises: UsageError, MissingPackageError, DatasetError.
+    """
+    pairs = tuple(_pairs(formats, precisions))
+    if program not in ("json", "pdmodel"):
+        raise UnknownNameError("program", program, ("json", "pdmodel"), hint="there are: json, pdmodel")
+    if program == "pdmodel" and "paddle" not in formats:
+        raise UsageError("--program pdmodel is about the format paddle, which is not asked for", hint="--format paddle")
+    int8 = any(precision == "int8" for _, precision in pairs)
+    if int8 and calibration is None:
+        raise UsageError("int8 needs clips of yours to measure the ranges of values on", hint="--calibration FOLDER")
+    if calibration is not None and not int8:
+        raise UsageError("calibration clips can't take effect without int8", hint="--precision fp32,int8")
+    for format, _ in pairs:
+        require_runtime(FORMATS[format])
+        if format != "paddle":
+            require_package("paddle2onnx")
+    if int8:
+        require_quantizer()
+    return Plan(
+        pairs=pairs,
+        calibration=None if calibration is None else find_clips(calibration, purpose="calibration"),
+        check=None if check is None else find_clips(check, purpose="check"),
+        pdmodel=program == "pdmodel",
+        threads=resolve_threads(threads),
+    )
+
+
+def _pairs(formats: Sequence[str], precisions: Sequence[str]) -> Iterator[tuple[Format, Precision]]:
+    for kind, names, known in (("format", formats, tuple(FORMATS)), ("precision", precisions, PRECISIONS)):
+        if not names:
+            raise UsageError(f"no {kind} is named", hint=f"there are: {', '.join(known)}")
+        for name in names:
+            if name not in known:
+                raise UnknownNameError(kind, name, known, hint=f"there are: {', '.join(known)}")
+    chosen = [f for f in FORMATS if f in formats], [p for p in PRECISIONS if p in precisions]
+    for format in chosen[0]:
+        if all((format, precision) in IMPOSSIBLE for precision in chosen[1]):
+            reason = IMPOSSIBLE[format, chosen[1][0]]
+            raise UsageError(f"{format} can't be exported as {', '.join(chosen[1])}: {reason}", hint=_partners())
+    for precision in chosen[1]:
+        if all((format, precision) in IMPOSSIBLE for format in chosen[0]):
+            reason = IMPOSSIBLE[chosen[0][0], precision]
+            raise UsageError(f"{precision} can't be had in {', '.join(chosen[0])}: {reason}", hint=_partners())
+    for format in chosen[0]:
+        yield from ((format, precision) for precision in chosen[1] if (format, precision) not in IMPOSSIBLE)
+
+
+def _partners() -> str:
+    can = {f: [p for p in PRECISIONS if (f, p) not in IMPOSSIBLE] for f in FORMATS}
+    return "; ".join(f"{format}: {', '.join(precisions)}" for format, precisions in can.items())

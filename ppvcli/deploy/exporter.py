@@ -1,0 +1,228 @@
+"""`export`: a model as a folder of programs that run elsewhere, complete and checked, or not there."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ppvcli.deploy import programs, quantize
+from ppvcli.deploy.check import check_program
+from ppvcli.deploy.clips import Clips, load_first_views, rendered_views
+from ppvcli.deploy.compile import weights_sha256
+from ppvcli.deploy.export_plan import FORMATS, Plan, make_plan
+from ppvcli.deploy.exported import (
+    ExportInfo,
+    Format,
+    Program,
+    paddlex_can_prepare,
+    program_path,
+    write_description,
+)
+from ppvcli.deploy.publish import publishing
+from ppvcli.deploy.runtimes import EngineSettings, runtime_version
+from ppvcli.errors import ExportError, PpvError, UsageError
+from ppvcli.models.recognizer import Recognizer, open_recognizer
+from ppvcli.models.views import clip_logits
+from ppvcli.models.zoo import get_model_row
+from ppvcli.results import ExportedProgram, ExportReport
+from ppvcli.specs import NetworkSpec, Preprocess
+from ppvcli.video.transforms import normalize
+
+MAX_CALIBRATION_CLIPS = 200
+"""The ranges of activations hardly move after a hundred; with more, every n-th clip is taken."""
+_MARGIN_BYTES = 16 << 20
+
+Report = Callable[[str], None]
+
+
+def export(
+    model: str | None,
+    out: str | Path,
+    *,
+    weights: str | Path | None = None,
+    formats: Sequence[str] = ("paddle", "onnx"),
+    precisions: Sequence[str] = ("fp32",),
+    calibration: str | Path | None = None,
+    check: str | Path | None = None,
+    program: str = "json",
+    force: bool = False,
+    threads: int | None = None,
+    labels: Sequence[str] | None = None,
+    on_step: Report | None = None,
+) -> ExportReport:
+    """Writes a model as programs for other engines into the folder `out`, with an `inference.yml` that PaddleX reads.
+
+    `formats` are of FORMATS, `precisions` of PRECISIONS; bf16 is for OpenVINO, int8 for ONNX, and needs
+    `calibration`: a folder of clips or a list with one path a line. `program` is `json`, or `pdmodel` for Paddle's old
+    format. `model` None is the model that `weights` says it is of; `labels` name classes that the weights leave
+    unnamed.
+
+    Every program is run in a child process, on rendered clips and those of `check` (folder, list or video), and its
+    logits are compared with the network's; the folder appears when all have passed, else nothing does. `force`
+    replaces an export that is there. `on_step` is told what is being done.
+
+    Raises: UsageError (impossible settings, `out` exists); MissingPackageError; DatasetError, VideoError (clips);
+    WeightsError; ExportError where a program crashes, answers differently or can't be written.
+    """
+    plan = make_plan(formats, precisions, calibration=calibration, check=check, program=program, threads=threads)
+    say = on_step or (lambda step: None)
+    out = Path(out)
+    with publishing(out, force=force) as folder:
+        say("loading the network")
+        recognizer = _open(model, weights, labels=labels)
+        _check_space(folder, recognizer, plan)
+        written = [*_write_programs(recognizer, folder, plan, say)]
+        results = [*_checked(written, recognizer, plan, say)]
+        _describe(recognizer, folder, written=written, results=results)
+    return ExportReport(out_dir=str(out), model=recognizer.model, programs=tuple(results))
+
+
+def _open(model: str | None, weights: str | Path | None, *, labels: Sequence[str] | None) -> Recognizer:
+    recognizer = open_recognizer(model, weights=weights)
+    if labels is not None and recognizer.network.load_report.labels is None:
+        if len(labels) != len(recognizer.labels):
+            raise UsageError(f"{len(labels)} class names for a network of {len(recognizer.labels)} classes")
+        recognizer = replace(recognizer, labels=tuple(labels))
+    return recognizer
+
+
+def _check_space(folder: Path, recognizer: Recognizer, plan: Plan) -> None:
+    """Refuses at once what would fill the disk: Paddle and OpenVINO may die of that or leave half a file silently."""
+    size_bytes = sum(tensor.size * 4 for tensor in recognizer.network.state_dict().values())
+    for place, num_files in ((folder, len(plan.pairs)), (Path(tempfile.gettempdir()), 3)):
+        free = shutil.disk_usage(place).free
+        needed = num_files * size_bytes + _MARGIN_BYTES
+        if free < needed:
+            raise ExportError(
+                f"not enough space for the export in {place}: {needed >> 20} MB needed, {free >> 20} MB free",
+                hint="free some space, or choose another --out (for temporary files: TMPDIR)",
+            )
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _write_programs(recognizer: Recognizer, folder: Path, plan: Plan, say: Report) -> Iterator[Program]:
+    preprocess, network = recognizer.preprocess, recognizer.network
+    shape: dict[str, Any] = {"num_segments": preprocess.sampling.num_segments, "input_hw": preprocess.input_hw}
+    with tempfile.TemporaryDirectory(prefix="ppv-export-") as work:
+        onnx_files = {"fp32": Path(work) / "fp32.onnx", "int8": Path(work) / "int8.onnx"}
+        if any(format != "paddle" for format, _ in plan.pairs):
+            say("converting to ONNX")
+            programs.write_onnx(network, onnx_files["fp32"], **shape)
+        if plan.calibration is not None:
+            say("calibrating int8")
+            clips = _calibration_clips(plan.calibration, preprocess)
+            quantize.write_int8_onnx(onnx_files["fp32"], onnx_files["int8"], clips_ntchw=clips)
+        for format, precision in plan.pairs:
+            path = program_path(folder, format, precision, pdmodel=plan.pdmodel)
+            say(f"writing {path.name}")
+            source = onnx_files["int8" if precision == "int8" else "fp32"]
+            if format == "paddle":
+                programs.write_paddle_program(network, folder, pdmodel=plan.pdmodel, **shape)
+            elif format == "onnx":
+                shutil.copyfile(source, path)
+            else:
+                programs.write_openvino(source, path, precision=precision)
+            yield Program(format=format, precision=precision, path=path)
+
+
+def _calibration_clips(clips: Clips, preprocess: Preprocess) -> Iterator[npt.NDArray[np.float32]]:
+    step = -(-len(clips.paths) // MAX_CALIBRATION_CLIPS)
+    for clip in load_first_views(Clips(paths=clips.paths[::step]), preprocess):
+        yield normalize(clip[np.newaxis], preprocess)
+
+
+def _describe(
+    recognizer: Recognizer, folder: Path, *, written: Sequence[Program], results: Sequence[ExportedProgram]
+) -> None:
+    source = recognizer.network.load_report.path
+    network = get_model_row(recognizer.model).network
+    info = ExportInfo(
+        folder=folder,
+        model=recognizer.model,
+        labels=recognizer.labels,
+        preprocess=recognizer.preprocess,
+        programs=tuple(written),
+        versions=_versions({program.format for program in written}),
+        provenance={
+            "weights": {"file": source.name, "sha256": weights_sha256(source)},
+            "exported": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "check": {
+                result.file: {"max_diff": result.max_diff, "top1": f"{result.num_agree} of {result.num_clips}"}
+                for result in results
+            },
+        },
+    )
+    can_prepare = paddlex_can_prepare(recognizer.preprocess)
+    write_description(info, paddlex_name=paddlex_name(network) if can_prepare else None)
+
+
+def paddlex_name(spec: NetworkSpec) -> str | None:
+    """What PaddleX 3.7 calls a network, if it knows it."""
+    if spec.architecture == "pptsmv2" and spec.num_segments in (8, 16):
+        return f"PP-TSMv2-LCNetV2_{spec.num_segments}frames_uniform"
+    if spec.architecture == "pptsm" and (spec.num_segments, spec.depth) == (8, 50):
+        return "PP-TSM-R50_8frames_uniform"
+    return None
+
+
+def _versions(formats: set[Format]) -> dict[str, str]:
+    import ppvcli
+
+    names = ["paddle", *(FORMATS[format] for format in sorted(formats) if format != "paddle")]
+    return {"ppvcli": ppvcli.__version__, **{name: runtime_version(name) or "unknown" for name in names}}
+
+
+# --- checking ---------------------------------------------------------------------------------------------------------
+
+
+def _checked(written: Sequence[Program], recognizer: Recognizer, plan: Plan, say: Report) -> Iterator[ExportedProgram]:
+    """Every program after its check. Raises: ExportError that names the first one that fails."""
+    preprocess, network = recognizer.preprocess, recognizer.network
+    say("running the network on the clips of the check")
+    clips = rendered_views(preprocess)
+    truth = [-1] * len(clips)
+    if plan.check is not None:
+        clips += load_first_views(plan.check, preprocess)
+        truth += plan.check.truth or [-1] * len(plan.check.paths)
+    logits = np.stack([clip_logits(network, clip[np.newaxis], preprocess=preprocess) for clip in clips])
+    for program in written:
+        say(f"checking {program.path.name}")
+        try:
+            result = check_program(
+                FORMATS[program.format],
+                program.path,
+                clips_nthwc=np.stack(clips),
+                logits_nk=logits,
+                preprocess=preprocess,
+                settings=EngineSettings(threads=plan.threads, precision=program.precision),
+                truth=truth,
+            )
+        except PpvError as error:
+            raise ExportError(
+                f"{program.path.name} ({program.format}, {program.precision}) failed its check, nothing was exported: "
+                f"{error.message}",
+                hint=error.hint or "leave this format or precision out",
+            ) from error
+        yield ExportedProgram(
+            file=program.path.name,
+            format=program.format,
+            precision=program.precision,
+            size_bytes=sum(file.stat().st_size for file in program.files),
+            max_diff=result.max_diff,
+            num_clips=result.num_clips,
+            num_agree=result.num_agree,
+            num_labelled=sum(label >= 0 for label in truth),
+            num_correct=result.num_correct,
+            time_ms=result.time_ms,
+            threads=result.threads,
+        )

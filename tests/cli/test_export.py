@@ -1,0 +1,149 @@
+"""`ppv export` on the bundled model, and its errors as a user reads them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ppvcli
+from ppvcli.deploy import exporter
+from ppvcli.models.facts import BUNDLED_DIR
+from ppvcli.results import ExportedProgram, ExportReport
+
+MODEL = "tsm_efflite0_weizmann"
+DEMO = BUNDLED_DIR / "demo.mp4"
+
+Ppv = Callable[..., Any]
+
+
+def test_export_is_public() -> None:
+    assert ppvcli.export is exporter.export
+
+
+def test_export_of_the_bundled_model_shows_what_its_check_found(ppv: Ppv, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    answer = ppv("export", "--model", MODEL, "--out", out, "--format", "onnx", "--check", DEMO, "--threads", 2)
+    assert (answer.exit_code, answer.stderr) == (0, "")
+    header, row, note = answer.stdout.splitlines()
+    assert header.split() == ["program", "precision", "MB", "logits", "differ", "by", "same", "top-1", "right", "ms"]
+    assert re.fullmatch(r"inference\.onnx +fp32 +13\.8 +\d\.\de-0[67] +3 of 3 +- +\d+\.\d", row)
+    assert note == f"{MODEL} -> {out}: 3 clips, two of them rendered; time of one clip with 2 threads"
+    assert sorted(path.name for path in out.iterdir()) == ["inference.onnx", "inference.yml"]
+
+    again = ppv("export", "--model", MODEL, "--out", out)
+    assert (again.exit_code, again.stdout) == (2, "")
+    assert again.stderr == (
+        f"error: {out} already holds an export\nhint: --force replaces it, or choose another --out\n"
+    )
+
+
+PROGRAM = ExportedProgram(
+    file="inference.json",
+    format="paddle",
+    precision="fp32",
+    size_bytes=1_000_000,
+    max_diff=2e-6,
+    num_clips=5,
+    num_agree=4,
+    num_labelled=3,
+    num_correct=2,
+    time_ms=12.34,
+    threads=1,
+)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the command asks the library for, instead of an export."""
+    asked: dict[str, Any] = {}
+
+    def export(model: str | None, out: Path, **settings: Any) -> ExportReport:
+        asked.update(settings, model=model, out=out)
+        return ExportReport(out_dir=str(out), model=MODEL, programs=(PROGRAM,))
+
+    monkeypatch.setattr(exporter, "export", export)
+    return asked
+
+
+def test_export_without_check_names_the_programs(asked: dict[str, Any], ppv: Ppv) -> None:
+    answer = ppv("export", "--weights", "run", "-o", "out", "--format", "paddle, onnx,", "--precision", "fp32,int8")
+    assert answer == (0, f"{Path('out/inference.json')}\n", "")
+    assert (asked["model"], asked["weights"], asked["out"]) == (None, Path("run"), Path("out"))
+    assert (asked["formats"], asked["precisions"]) == (["paddle", "onnx"], ["fp32", "int8"])
+    assert (asked["program"], asked["force"], asked["check"], asked["calibration"]) == ("json", False, None, None)
+
+
+def test_export_writes_paddle_and_onnx_in_full_precision_by_default(asked: dict[str, Any], ppv: Ppv) -> None:
+    assert ppv("export", "--weights", "run", "--out", "out").exit_code == 0
+    assert (asked["formats"], asked["precisions"]) == (["paddle", "onnx"], ["fp32"])
+
+
+def test_export_table_says_how_many_labelled_clips_are_right(asked: dict[str, Any], ppv: Ppv) -> None:
+    answer = ppv("export", "--weights", "run", "--out", "out", "--check", "clips.list")
+    assert " ".join(answer.stdout.splitlines()[1].split()) == "inference.json fp32 1.0 2.0e-06 4 of 5 2 of 3 12.3"
+    assert answer.stdout.splitlines()[2].endswith("time of one clip with 1 thread")
+
+
+def test_export_as_json_is_the_report(asked: dict[str, Any], ppv: Ppv) -> None:
+    answer = ppv("export", "--weights", "run", "--out", "out", "--json", "--force")
+    report = json.loads(answer.stdout)
+    assert (report["out_dir"], report["model"]) == ("out", MODEL)
+    assert report["programs"][0]["max_diff"] == 2e-6
+    assert asked["force"] is True
+
+
+def test_config_names_the_model_and_its_data_the_classes(asked: dict[str, Any], ppv: Ppv, tmp_path: Path) -> None:
+    for label in ("kick", "throw"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(2):
+            (tmp_path / "data" / label / f"{number}.mp4").touch()
+    text = (Path(ppvcli.__file__).parent / "configs" / "tsm_efflite0_folder.yaml").read_text(encoding="utf-8")
+    config = tmp_path / "mine.yaml"
+    config.write_text(re.sub(r"(?m)^(\s+root:).*$", rf"\1 {tmp_path / 'data'}", text), encoding="utf-8")
+    assert ppv("export", "--config", config, "--weights", "w.safetensors", "--out", "out").exit_code == 0
+    assert (asked["model"], asked["labels"]) == ("tsm_efflite0", ("kick", "throw"))
+
+    config.write_text(re.sub(r"(?m)^(\s+root:).*$", rf"\1 {tmp_path / 'gone'}", text), encoding="utf-8")
+    assert ppv("export", "--config", config, "--weights", "w.safetensors", "--out", "out").exit_code == 0
+    assert asked["labels"] is None
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "hint"),
+    [
+        ([], "missing option '--out' / '-o'", "ppv export --help"),
+        (["--out", "o"], "no model is named", "--model NAME, or --weights RUN_DIR"),
+        (["--out", "o", "--config", "x"], "a config has no weights", "--weights FILE, or --weights RUN_DIR"),
+        (
+            ["--out", "o", "--config", "x", "--model", MODEL, "--weights", "w"],
+            "--config and --model exclude each other",
+            "the config names the model",
+        ),
+        (
+            ["--out", "o", "--model", MODEL, "--format", "tensorrt"],
+            "unknown format 'tensorrt'",
+            "there are: paddle, onnx, openvino",
+        ),
+        (
+            ["--out", "o", "--model", MODEL, "--precision", "int8"],
+            "paddle can't be exported as int8: what Paddle's own quantisation writes does not load again",
+            "paddle: fp32; onnx: fp32, int8; openvino: fp32, bf16",
+        ),
+        (
+            ["--out", "o", "--model", MODEL, "--precision", "int8", "--format", "onnx"],
+            "int8 needs clips of yours to measure the ranges of values on",
+            "--calibration FOLDER",
+        ),
+    ],
+)
+def test_export_refuses_with_one_error_and_one_hint(
+    args: list[str], error: str, hint: str, ppv: Ppv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ppv("export", *args) == (2, "", f"error: {error}\nhint: {hint}\n")
+    assert not list(tmp_path.iterdir())
