@@ -8,6 +8,11 @@ from typing import Literal
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+VIDEO_SUFFIXES = frozenset(
+    (".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+)
+"""What is taken for a video in a folder."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
