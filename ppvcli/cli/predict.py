@@ -12,7 +12,16 @@ import typer
 
 from ppvcli.cli import output
 from ppvcli.cli.download_weights import fetch_weights
-from ppvcli.cli.options import CpuOption, DeviceOption, GpuOption, choose_device, complete_model
+from ppvcli.cli.options import (
+    CpuOption,
+    DecodeTimeoutOption,
+    DeviceOption,
+    GpuOption,
+    MaxPixelsOption,
+    choose_device,
+    choose_limits,
+    complete_model,
+)
 from ppvcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,6 +59,8 @@ def predict(
     labels: Annotated[
         str | None, typer.Option(metavar="FILE", help="Class names, one a line, in place of the model's own.")
     ] = None,
+    decode_timeout: DecodeTimeoutOption = None,
+    max_pixels: MaxPixelsOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON array, an object for each file.")] = False,
     demo: Annotated[
         bool, typer.Option("--demo", help="Recognise the bundled clip with the bundled model; needs no network.")
@@ -64,6 +75,7 @@ def predict(
 
     from ppvcli.deploy import DEFAULT_MODEL
 
+    limits = choose_limits(decode_timeout=decode_timeout, max_pixels=max_pixels)
     if weights is None:
         fetch_weights(model or DEFAULT_MODEL)
 
@@ -73,7 +85,7 @@ def predict(
     from ppvcli.deploy.predictor import Predictor
 
     predictor = Predictor(model, weights=weights, device=place, labels=labels)
-    predictions = predictor.predict(files, top_k=top_k)
+    predictions = predictor.predict(files, top_k=top_k, limits=limits)
     num_failed = _show_json(predictions, len(files)) if json else _show_each(predictions, len(files))
     if num_failed:
         raise typer.Exit(1)

@@ -21,6 +21,7 @@ from ppvcli.models.views import clip_logits
 from ppvcli.results import Prediction, Score
 from ppvcli.specs import Preprocess
 from ppvcli.video.clip import ClipFrames, load_frames
+from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits
 
 RUNTIMES = ("auto", "paddle")
 
@@ -36,6 +37,7 @@ def predict(
     runtime: str = "auto",
     top_k: int = 5,
     labels: str | Path | None = None,
+    limits: DecodeLimits = DEFAULT_LIMITS,
 ) -> Iterator[Prediction]:
     """The answer for each video file, in order, each as soon as it is known: `Predictor(...).predict(sources)`.
 
@@ -45,7 +47,7 @@ def predict(
     """
     named = None if model == DEFAULT_MODEL else model
     predictor = Predictor(named, weights=weights, device=device, runtime=runtime, labels=labels)
-    return predictor.predict(sources, top_k=top_k)
+    return predictor.predict(sources, top_k=top_k, limits=limits)
 
 
 class Predictor:
@@ -79,17 +81,19 @@ class Predictor:
         if hasattr(self.recognizer.network, "reparameterize"):
             self.recognizer.network.reparameterize()
 
-    def predict(self, sources: Source | Iterable[Source], *, top_k: int = 5) -> Iterator[Prediction]:
+    def predict(
+        self, sources: Source | Iterable[Source], *, top_k: int = 5, limits: DecodeLimits = DEFAULT_LIMITS
+    ) -> Iterator[Prediction]:
         """A prediction for each video file, in order; a broken one gives a prediction with `error` set.
 
-        `top_k` larger than the number of classes gives all of them.
+        `top_k` larger than the number of classes gives all of them. Files that cost more than `limits` are broken ones.
 
         Raises: UsageError for `top_k` below 1; WeightsError for weights whose scores are not finite.
         """
         if top_k < 1:
             raise UsageError(f"top_k must be 1 or more, got {top_k}", hint="--top-k 1 gives the best class only")
         sources = [sources] if isinstance(sources, (str, Path)) else sources
-        return (self._answer(video, top_k) for video in _load_ahead(sources, self.recognizer.preprocess))
+        return (self._answer(video, top_k) for video in _load_ahead(sources, self.recognizer.preprocess, limits))
 
     def _answer(self, video: _Video, top_k: int) -> Prediction:
         if isinstance(video.clip, VideoError):
@@ -122,12 +126,12 @@ class _Video:
     clip: ClipFrames | VideoError
 
 
-def _load_ahead(sources: Iterable[Source], preprocess: Preprocess) -> Iterator[_Video]:
+def _load_ahead(sources: Iterable[Source], preprocess: Preprocess, limits: DecodeLimits) -> Iterator[_Video]:
     """Each source decoded, in order; while the caller works on one, a thread decodes the next and no more."""
 
     def load(source: Source, box: SimpleQueue[_Video | BaseException]) -> None:
         try:
-            box.put(_Video(path=str(source), clip=load_frames(source, preprocess)))
+            box.put(_Video(path=str(source), clip=load_frames(source, preprocess, limits=limits)))
         except VideoError as error:
             box.put(_Video(path=str(source), clip=error))
         except BaseException as error:  # a fault of ours: it belongs to the caller's thread

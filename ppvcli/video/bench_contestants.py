@@ -81,6 +81,7 @@ def _read_ppv(path: str, num_segments: int) -> Sample:
     from ppvcli.video.sampling import uniform_eval
 
     with open_video(path) as video:
+        video.expect(lambda num_frames: uniform_eval(num_frames, num_segments))
         return Sample(video.num_frames, video.read(uniform_eval(video.num_frames, num_segments)))
 
 
