@@ -29,6 +29,7 @@ from tests.video.matrix import NUM_FRAMES, ROWS, damage_packets, encode, moving_
 from tests.video.protocols import VIDEO_JOBS
 
 PLANNED = [name for name, row in ROWS.items() if row.planned]
+UNSURE_TIMES = {"h264_swapped.mkv", "h264_repeated.mkv"}
 EVERY_RUN = settings(
     max_examples=60,
     deadline=None,
@@ -103,7 +104,8 @@ def test_every_video_of_the_matrix_gives_the_frames_of_sequential_decoding(
         if ROWS[name].planned is not None:
             assert (video.fallback is None) == ROWS[name].planned, video.fallback
         assert video.num_frames == num_frames
-        assert video.duration_s == pytest.approx(known.duration_s, abs=1e-6)
+        # where times are swapped or repeated, FFmpeg 7 and 8 disagree about how long the last frame is shown
+        assert video.duration_s == pytest.approx(known.duration_s, abs=0.021 if name in UNSURE_TIMES else 1e-6)
         half = [index for index in range(num_frames) if known.frames[index].shape == known.frames[0].shape]
         for indices in (half, half[::5], half[-1:], half[len(half) // 3 :][:9]):
             _assert_equal(video.read(indices), known, indices)
