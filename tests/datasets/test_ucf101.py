@@ -188,6 +188,11 @@ def test_clip_in_a_folder_of_another_case_is_found(
 # --- a second run -----------------------------------------------------------------------------------------------------
 
 
+def _times(folder: Path) -> dict[Path, int]:
+    """When each file was written, but for the lock, which some versions of filelock touch when they take it."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".prepare.lock"}
+
+
 @pytest.mark.parametrize("format", ["videos", "frames"])
 def test_second_run_changes_nothing_and_needs_no_source(
     format: str, source: Path, prepare: Callable[..., PreparedDataset], tmp_path: Path
@@ -195,12 +200,12 @@ def test_second_run_changes_nothing_and_needs_no_source(
     copy = shutil.copytree(source, tmp_path / "copy")
     first = prepare(copy, format=format)
     shutil.rmtree(copy)
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    times = _times(tmp_path / "out")
     second = prepare(format=format)
     assert not first.already_prepared
     assert second.already_prepared
     assert (second.num_train, second.num_val) == (18, 8)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == times
+    assert _times(tmp_path / "out") == times
 
 
 def test_other_split_and_format_add_to_the_folder(
