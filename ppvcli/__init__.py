@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppvcli.api import download_weights, load_clip
+    from ppvcli.api import download_weights, load_clip, prepare_ucf101_66
     from ppvcli.deploy.exporter import export
     from ppvcli.deploy.predictor import predict
     from ppvcli.engine.run import evaluate, train
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ppvcli.models.load import load_model
     from ppvcli.models.zoo import list_models
     from ppvcli.results import Prediction
+    from ppvcli.video.bench import bench_decode
     from ppvcli.video.decoding import read_frames
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ __all__ = [
     "PpvError",
     "Prediction",
     "__version__",
+    "bench_decode",
     "download_weights",
     "evaluate",
     "export",
@@ -34,6 +36,7 @@ __all__ = [
     "load_clip",
     "load_model",
     "predict",
+    "prepare_ucf101_66",
     "read_frames",
     "train",
 ]
@@ -41,6 +44,7 @@ __all__ = [
 _HOMES = {
     "PpvError": "ppvcli.errors",
     "Prediction": "ppvcli.results",
+    "bench_decode": "ppvcli.video.bench",
     "download_weights": "ppvcli.api",
     "evaluate": "ppvcli.engine.run",
     "export": "ppvcli.deploy.exporter",
@@ -48,6 +52,7 @@ _HOMES = {
     "load_clip": "ppvcli.api",
     "load_model": "ppvcli.models.load",
     "predict": "ppvcli.deploy.predictor",
+    "prepare_ucf101_66": "ppvcli.api",
     "read_frames": "ppvcli.video.decoding",
     "train": "ppvcli.engine.run",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from ppvcli.datasets.progress import Report as PrepareReport
+    from ppvcli.datasets.ucf101 import PreparedDataset
     from ppvcli.weights.download import Report
     from ppvcli.weights.store import StoreRecord, WeightSource
 
@@ -52,6 +55,56 @@ def download_weights(
     names = [names] if isinstance(names, str) else names
     sources = [_source(get_model_row(name)) for name in names]
     return fetch.download_weights(sources, mirror=mirror, offline=offline, force=force, progress=progress)
+
+
+def prepare_ucf101_66(
+    out: str | Path,
+    *,
+    source: str | Path | None = None,
+    split: int = 1,
+    format: str = "videos",
+    classes: str | Path | None = None,
+    num_workers: int | None = None,
+    allow_missing: bool = False,
+    force: bool = False,
+    progress: PrepareReport | None = None,
+) -> PreparedDataset:
+    """The sport classes of UCF101 in the folder `out`, with lists that a training config can name.
+
+    `source` is a folder with the clips or an archive of them (.rar, .tar, .tar.gz, .zip), the split lists in it or
+    beside it; None takes the source of the last run, else downloads 6.9 GB from the publisher. `split` is 1, 2 or 3,
+    `format` is `videos` or `frames` (JPEG files, extracted by `num_workers` processes; None: one for each CPU core).
+    `classes` is a file with one class name a line, in the order of the labels; None takes the 65 of UCF101-66. Listed
+    clips that are absent or can't be decoded are an error, or left out with `allow_missing`; `missing.txt` names them.
+    A call that was interrupted goes on when it is repeated; once all is done it compares hashes and changes nothing.
+    `force` prepares anew. `progress` is called with a `PrepareProgress` whenever something happens.
+
+    Frames start worker processes: a script that calls this needs `if __name__ == "__main__":`.
+
+    Raises: UsageError, UnknownNameError (format or class); DatasetError for a source, list or archive that can't be
+    used, missing clips, and files that changed since they were prepared; DownloadError.
+    """
+    from ppvcli.datasets import ucf101
+    from ppvcli.datasets.annotations import read_labels
+    from ppvcli.models.zoo import load_labels
+
+    return ucf101.prepare(
+        Path(out),
+        load_labels("ucf101-66") if classes is None else read_labels(Path(classes)),
+        source=None if source is None else Path(source),
+        split=split,
+        format=format,
+        num_workers=num_workers if num_workers is not None else _num_cores(),
+        allow_missing=allow_missing,
+        force=force,
+        report=progress or (lambda _: None),
+    )
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))  # a container may have fewer than the machine
+    return os.cpu_count() or 1
 
 
 def _source(row: ModelRow) -> WeightSource:

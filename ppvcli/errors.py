@@ -115,6 +115,14 @@ class FrameIndexError(VideoError):
     """A frame index below zero or past the last frame."""
 
 
+class DecodeTimeoutError(VideoError):
+    """Reading the file took longer than one file may take."""
+
+
+class FrameTooLargeError(VideoError):
+    """Frames with more pixels than allowed."""
+
+
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 

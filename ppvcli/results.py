@@ -158,3 +158,85 @@ class ExportReport:
         result = asdict(self)
         result["programs"] = list(result["programs"])
         return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeSpeed:
+    """What decoding the sample of one video costs; of all videos together in a `DecodeContestant`."""
+
+    median_ms: float
+    """Wall time of opening, counting and decoding, over all counted runs."""
+    p95_ms: float
+    cpu_ms: float
+    """Median CPU time of all threads."""
+    frames_per_s: float
+    """Frames of the sample by wall time."""
+    ratio: float | None
+    """How many times as fast as the base, by wall time: median of the runs in pairs, geometric mean of the videos."""
+    cpu_ratio: float | None
+    """The same by CPU time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedFile:
+    """One library on one video."""
+
+    path: str
+    lib: str
+    speed: DecodeSpeed | None = None
+    """None where it failed."""
+    peak_bytes: int | None = None
+    """Largest resident memory of its process while it decoded this video; None where the system can't say."""
+    num_frames: int | None = None
+    """What it takes for the length of the video."""
+    num_wrong: int | None = None
+    """Frames of the sample that aren't equal, bit for bit, to those of sequential decoding."""
+    mean_diff: float = 0.0
+    """How far these are off on average, in grey levels of 0..255."""
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeContestant:
+    """One library on all videos together."""
+
+    lib: str
+    how: str
+    version: str | None = None
+    num_threads: int
+    """Threads that decode at the same time, at most."""
+    speed: DecodeSpeed | None = None
+    """Over the videos that no library failed on, so that all are compared on the same ones; None without any."""
+    num_files: int = 0
+    """Videos it decoded."""
+    num_failed: int = 0
+    num_compared: int = 0
+    """Frames compared with those of sequential decoding."""
+    num_wrong: int = 0
+    peak_bytes: int | None = None
+    error: str | None = None
+    """Why it did not take part: not installed, or not to be loaded."""
+    hint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeReport:
+    """What `bench_decode` measured."""
+
+    num_segments: int
+    """Frames of one sample."""
+    num_runs: int
+    """Counted runs of each library on each video."""
+    base: str
+    contestants: tuple[DecodeContestant, ...]
+    """In the order asked for."""
+    files: tuple[DecodedFile, ...]
+    """Video by video, in each the libraries that took part."""
+    num_common: int
+    """Videos that every `DecodeContestant.speed` is about."""
+    failures: tuple[tuple[str, str], ...] = ()
+    """(path, error) of the videos without exact frames to compare with; no library was measured on them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)

@@ -8,6 +8,16 @@ from typing import Literal
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+DECODE_TIMEOUT_S = 600.0
+"""Wall time that one video may take to decode."""
+MAX_PIXELS = 8192 * 8192
+"""Width x height that a frame may have."""
+
+VIDEO_SUFFIXES = frozenset(
+    (".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+)
+"""What is taken for a video in a folder."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:

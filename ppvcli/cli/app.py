@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -30,9 +30,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "bench-decode": bench_decode,
 }
 """Every command, in the order of the help."""
-
-NOT_THERE_YET = {"prepare-ucf101-66", "bench-decode"}
-"""Commands that only say so; they take any arguments, so that the answer is not a usage error."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -78,10 +75,7 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_common)
     for name, function in COMMANDS.items():
-        settings: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
-        if name in NOT_THERE_YET:
-            settings |= {"allow_extra_args": True, "ignore_unknown_options": True}
-        app.command(name, context_settings=settings)(function)
+        app.command(name, context_settings={"help_option_names": ["-h", "--help"]})(function)
     return app
 
 

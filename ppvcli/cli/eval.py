@@ -11,7 +11,16 @@ import typer
 
 from ppvcli.cli import output
 from ppvcli.cli.download_weights import fetch_weights
-from ppvcli.cli.options import CpuOption, DeviceOption, GpuOption, choose_device, complete_model
+from ppvcli.cli.options import (
+    CpuOption,
+    DecodeTimeoutOption,
+    DeviceOption,
+    GpuOption,
+    MaxPixelsOption,
+    choose_device,
+    choose_limits,
+    complete_model,
+)
 
 if TYPE_CHECKING:
     from ppvcli.results import EvalReport
@@ -35,10 +44,14 @@ def evaluate(
     cpu: CpuOption = False,
     gpu: GpuOption = False,
     device: DeviceOption = None,
+    decode_timeout: DecodeTimeoutOption = None,
+    max_pixels: MaxPixelsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Measure a model's accuracy on labelled clips."""
     place = choose_device(cpu=cpu, gpu=gpu, device=device)
+
+    limits = choose_limits(decode_timeout=decode_timeout, max_pixels=max_pixels)
     from ppvcli.engine.cpu import tune_math_library
 
     tune_math_library(os.environ)  # before Paddle is imported, and for this process alone
@@ -54,6 +67,7 @@ def evaluate(
             list_file=list_file,
             num_workers=workers,
             device=place,
+            limits=limits,
             on_clip=on_clip if callable(on_clip) else None,
         )
 

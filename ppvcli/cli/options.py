@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ppvcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from ppvcli.video.limits import DecodeLimits
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -70,6 +73,18 @@ PrecisionOption = Annotated[
 TensorrtOption = Annotated[
     bool, typer.Option("--tensorrt", help="Run on the GPU through TensorRT.", show_default=False)
 ]
+DecodeTimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--decode-timeout", metavar="SECONDS", help="Give up a file that takes longer to decode.  [default: 600]"
+    ),
+]
+MaxPixelsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-pixels", metavar="N", help="Refuse a file whose frames have more pixels.  [default: 8192 x 8192]"
+    ),
+]
 
 
 def choose_device(*, cpu: bool, gpu: bool, device: str | None) -> str:
@@ -88,3 +103,15 @@ def choose_device(*, cpu: bool, gpu: bool, device: str | None) -> str:
 
     check_device_name(device or "auto")
     return device or "auto"
+
+
+def choose_limits(*, decode_timeout: float | None, max_pixels: int | None) -> DecodeLimits:
+    """What one file may cost, with the usual limits where none is given. Raises: as `DecodeLimits`."""
+    from dataclasses import replace
+
+    from ppvcli.video.limits import DEFAULT_LIMITS
+
+    limits = DEFAULT_LIMITS
+    if decode_timeout is not None:
+        limits = replace(limits, timeout_s=decode_timeout)
+    return limits if max_pixels is None else replace(limits, max_pixels=max_pixels)

@@ -14,13 +14,16 @@ from ppvcli.cli import output
 from ppvcli.cli.download_weights import fetch_weights
 from ppvcli.cli.options import (
     CpuOption,
+    DecodeTimeoutOption,
     DeviceOption,
     GpuOption,
+    MaxPixelsOption,
     PrecisionOption,
     RuntimeOption,
     TensorrtOption,
     ThreadsOption,
     choose_device,
+    choose_limits,
     complete_model,
 )
 from ppvcli.errors import UsageError
@@ -67,6 +70,8 @@ def predict(
     labels: Annotated[
         str | None, typer.Option(metavar="FILE", help="Class names, one a line, in place of the model's own.")
     ] = None,
+    decode_timeout: DecodeTimeoutOption = None,
+    max_pixels: MaxPixelsOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON array, an object for each file.")] = False,
     demo: Annotated[
         bool, typer.Option("--demo", help="Recognise the bundled clip with the bundled model; needs no network.")
@@ -81,6 +86,7 @@ def predict(
 
     from ppvcli.deploy import DEFAULT_MODEL
 
+    limits = choose_limits(decode_timeout=decode_timeout, max_pixels=max_pixels)
     if weights is None:
         _check_choice(runtime, precision, place=place, tensorrt=tensorrt)
         fetch_weights(model or DEFAULT_MODEL)
@@ -101,7 +107,7 @@ def predict(
         tensorrt=tensorrt,
         on_compile=_tell_compiling if output.is_terminal(sys.stderr) else None,
     )
-    predictions = predictor.predict(files, top_k=top_k)
+    predictions = predictor.predict(files, top_k=top_k, limits=limits)
     num_failed = _show_json(predictions, len(files)) if json else _show_each(predictions, len(files))
     if num_failed:
         raise typer.Exit(1)

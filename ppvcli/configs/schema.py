@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ppvcli.specs import DECODE_TIMEOUT_S, MAX_PIXELS
+
 Ratio = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -52,6 +54,10 @@ class DataConfig(_Strict):
     """The groups to hold out, by name, instead of a random `val_ratio`."""
     num_workers: Annotated[int, Field(ge=0, le=64)] = 1
     """Decoding processes; 0 decodes in the training process."""
+    decode_timeout_s: Annotated[float, Field(gt=0)] = DECODE_TIMEOUT_S
+    """Wall time for one video; a longer one counts as broken."""
+    max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS
+    """Width x height of a frame; a video with larger ones counts as broken."""
 
     @field_validator("val_groups", mode="before")
     @classmethod

@@ -10,10 +10,7 @@ import numpy as np
 
 from ppvcli.datasets.annotations import Sample
 from ppvcli.errors import DatasetError
-
-VIDEO_SUFFIXES = frozenset(
-    (".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
-)
+from ppvcli.specs import VIDEO_SUFFIXES
 
 
 def scan_class_folders(root: Path) -> tuple[tuple[Sample, ...], tuple[str, ...]]:

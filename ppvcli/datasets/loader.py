@@ -16,6 +16,7 @@ from ppvcli.datasets.annotations import Sample
 from ppvcli.errors import VideoError
 from ppvcli.specs import Preprocess
 from ppvcli.video.clip import load_frames, load_train_frames
+from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits
 from ppvcli.video.transforms import Augment
 
 
@@ -51,8 +52,9 @@ class ClipLoader:
         num_workers: int,
         augment: Augment | None = None,
         seed: int = 0,
+        limits: DecodeLimits = DEFAULT_LIMITS,
     ) -> None:
-        self._dataset = _ClipDataset(samples, preprocess, augment, seed)
+        self._dataset = _ClipDataset(samples, preprocess, augment, seed, limits)
         self._batch_size = batch_size
         self._num_workers = num_workers
         self._num_samples = len(samples)
@@ -89,12 +91,20 @@ class ClipLoader:
 class _ClipDataset(Dataset):
     """Items by (epoch, index), so that a worker knows what random numbers to draw."""
 
-    def __init__(self, samples: Sequence[Sample], preprocess: Preprocess, augment: Augment | None, seed: int) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        preprocess: Preprocess,
+        augment: Augment | None,
+        seed: int,
+        limits: DecodeLimits,
+    ) -> None:
         super().__init__()
         self.samples = samples
         self.preprocess = preprocess
         self.augment = augment
         self.seed = seed
+        self.limits = limits
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -104,10 +114,10 @@ class _ClipDataset(Dataset):
         sample = self.samples[index]
         try:
             if self.augment is None:
-                clip = load_frames(sample.path, self.preprocess)
+                clip = load_frames(sample.path, self.preprocess, limits=self.limits)
             else:
                 rng = np.random.default_rng([self.seed, epoch, index])
-                clip = load_train_frames(sample.path, self.preprocess, self.augment, rng=rng)
+                clip = load_train_frames(sample.path, self.preprocess, self.augment, rng=rng, limits=self.limits)
         except VideoError as error:
             num_views = self.preprocess.num_views if self.augment is None else 1
             shape = (num_views, self.preprocess.sampling.num_segments, *self.preprocess.input_hw, 3)

@@ -20,6 +20,7 @@ from ppvcli.deploy.program import Program, open_program
 from ppvcli.errors import UsageError, VideoError, WeightsError
 from ppvcli.results import Prediction, Score
 from ppvcli.video.clip import ClipFrames, load_frames
+from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits
 from ppvcli.video.transforms import normalize
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def predict(
     threads: int | None = None,
     precision: str | None = None,
     tensorrt: bool = False,
+    limits: DecodeLimits = DEFAULT_LIMITS,
 ) -> Iterator[Prediction]:
     """The answer for each video file, in order, each as soon as it is known: `Predictor(...).predict(sources)`.
 
@@ -63,7 +65,7 @@ def predict(
         precision=precision,
         tensorrt=tensorrt,
     )
-    return predictor.predict(sources, top_k=top_k)
+    return predictor.predict(sources, top_k=top_k, limits=limits)
 
 
 class Predictor:
@@ -114,11 +116,14 @@ class Predictor:
             self.program = _rename_classes(self.program, Path(labels))
         self._engines: dict[int, Engine] = {}
 
-    def predict(self, sources: Source | Iterable[Source], *, top_k: int = 5) -> Iterator[Prediction]:
+    def predict(
+        self, sources: Source | Iterable[Source], *, top_k: int = 5, limits: DecodeLimits = DEFAULT_LIMITS
+    ) -> Iterator[Prediction]:
         """A prediction for each video file, in order; a broken one gives a prediction with `error` set.
 
         One file gets all threads; of several (or of an iterator) as many are worked on at once as there are threads,
-        at most MAX_STREAMS. `top_k` larger than the number of classes gives all of them.
+        at most MAX_STREAMS. `top_k` larger than the number of classes gives all of them. Files that
+        cost more than `limits` are broken ones.
 
         Raises: UsageError for `top_k` below 1; WeightsError for weights whose scores are not finite.
         """
@@ -134,7 +139,7 @@ class Predictor:
         turns = threading.Semaphore(streams)
 
         def answer(source: Source) -> Prediction:
-            return self._answer(source, top_k=top_k, engine=engine, turn=turns)
+            return self._answer(source, top_k=top_k, limits=limits, engine=engine, turn=turns)
 
         return map_ahead(answer, sources, workers=workers)
 
@@ -144,11 +149,17 @@ class Predictor:
         return self._engines[streams]
 
     def _answer(
-        self, source: Source, *, top_k: int, engine: Engine, turn: contextlib.AbstractContextManager[object]
+        self,
+        source: Source,
+        *,
+        top_k: int,
+        limits: DecodeLimits,
+        engine: Engine,
+        turn: contextlib.AbstractContextManager[object],
     ) -> Prediction:
         model = self.program.model
         try:
-            clip = load_frames(source, self.program.preprocess)
+            clip = load_frames(source, self.program.preprocess, limits=limits)
         except VideoError as error:
             return Prediction(path=str(source), model=model, error=error.message, hint=error.hint)
         with turn:

@@ -10,8 +10,8 @@ from pathlib import Path
 def tune_math_library(environ: MutableMapping[str, str]) -> None:
     """Writes the best settings for this processor into `environ`, keeping what the user has set.
 
-    MKL takes its AVX2 kernels on AMD processors only when told so; a training step then takes about 0.8 of the time
-    (docs/concepts/training.md has the measurement).
+    MKL takes its AVX2 kernels on AMD processors only when told so; without them a training step takes 1.3 to 1.5 times
+    as long (docs/concepts/training.md has the measurement).
     """
     if sys.platform == "linux" and _is_amd(Path("/proc/cpuinfo")):
         environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")

@@ -12,6 +12,7 @@ from ppvcli.datasets.loader import ClipLoader
 from ppvcli.models.views import clip_logits
 from ppvcli.results import ClassResult, EvalReport
 from ppvcli.specs import Preprocess
+from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits
 
 
 def evaluate_network(
@@ -22,13 +23,14 @@ def evaluate_network(
     labels: Sequence[str],
     model: str,
     num_workers: int = 1,
+    limits: DecodeLimits = DEFAULT_LIMITS,
     on_clip: Callable[[], None] | None = None,
 ) -> EvalReport:
     """The report of a network in eval mode over `samples`; `on_clip` is called after each of them.
 
     A clip that can't be decoded counts as wrong and is listed; it is never replaced by another one.
     """
-    loader = ClipLoader(samples, preprocess, batch_size=1, num_workers=num_workers)
+    loader = ClipLoader(samples, preprocess, batch_size=1, num_workers=num_workers, limits=limits)
     logits: list[np.ndarray | None] = []
     failures: list[tuple[str, str]] = []
     for batch in loader.epoch():

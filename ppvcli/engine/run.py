@@ -24,6 +24,7 @@ from ppvcli.models.recognizer import open_recognizer
 from ppvcli.models.tsm_efflite0 import STAGES
 from ppvcli.models.zoo import ModelRow, get_model_row, list_models
 from ppvcli.results import EvalReport, TrainResult
+from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits
 from ppvcli.weights.formats import LAST_CHECKPOINT
 
 
@@ -80,13 +81,15 @@ def evaluate(
     list_file: str | None = None,
     num_workers: int = 1,
     device: str = "auto",
+    limits: DecodeLimits = DEFAULT_LIMITS,
     on_clip: Callable[[int, int], None] | None = None,
 ) -> EvalReport:
     """Accuracy of a model on labelled clips, with its published eval preprocessing.
 
     `data` is a folder with one sub-folder per class, whose names must be the model's labels; with `list_file` it is
     the root of the paths in that list (rows `path label`). Without `data`, `weights` must be a run folder, and the
-    clips are those its own config holds out. `on_clip(done, total)` is called after each clip.
+    clips are those its own config holds out. `limits` say what one file may cost. `on_clip(done, total)` is called
+    after each clip.
 
     Raises: DatasetError, WeightsError, UsageError.
     """
@@ -106,6 +109,7 @@ def evaluate(
         labels=recognizer.labels,
         model=recognizer.model,
         num_workers=num_workers,
+        limits=limits,
         on_clip=on_one,
     )
 

@@ -25,6 +25,7 @@ from ppvcli.models.build import classifier_keys
 from ppvcli.models.zoo import get_model_row
 from ppvcli.results import EpochResult, EvalReport, TrainResult
 from ppvcli.specs import Preprocess
+from ppvcli.video.limits import DecodeLimits
 from ppvcli.video.transforms import Augment, normalize
 from ppvcli.weights.formats import BEST_WEIGHTS, WeightsMetadata, write_safetensors
 
@@ -94,6 +95,7 @@ class Trainer:
         self.optimizer = build_optimizer(
             network, config.optimizer, classifier=classifier_keys(get_model_row(config.model.name).network)
         )
+        self.limits = DecodeLimits(timeout_s=config.data.decode_timeout_s, max_pixels=config.data.max_pixels)
         self.loader = ClipLoader(
             split.train,
             preprocess,
@@ -101,6 +103,7 @@ class Trainer:
             num_workers=config.data.num_workers,
             augment=Augment(flip_ratio=config.augment.flip_ratio, min_area_ratio=config.augment.min_area_ratio),
             seed=config.seed,
+            limits=self.limits,
         )
         self.state = RunState(epochs=())
 
@@ -214,6 +217,7 @@ class Trainer:
             labels=self.split.labels,
             model=self.config.model.name,
             num_workers=self.config.data.num_workers,
+            limits=self.limits,
             on_clip=on_clip,
         )
 

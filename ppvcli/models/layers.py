@@ -176,7 +176,7 @@ def check_clips(clips_ntchw: paddle.Tensor, num_segments: int | None) -> None:
         )
 
 
-class Recognizer(nn.Layer):
+class Recognizer2D(nn.Layer):
     """Clips -> frames -> `backbone` -> one feature vector a frame -> `head` -> logits."""
 
     def __init__(self, backbone: nn.Layer, head: nn.Layer, *, num_segments: int | None) -> None:

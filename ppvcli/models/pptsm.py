@@ -9,7 +9,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ppvcli.models.layers import Recognizer, Style, fast_linear, mean_over_frames
+from ppvcli.models.layers import Recognizer2D, Style, fast_linear, mean_over_frames
 from ppvcli.models.resnet import FEATURE_CHANNELS, ResNetVD
 from ppvcli.specs import NetworkSpec
 
@@ -32,7 +32,7 @@ class PPTSMHead(nn.Layer):
         return self.fc(mean_over_frames(self.dropout(features), num_frames))
 
 
-class PPTSM(Recognizer):
+class PPTSM(Recognizer2D):
     """float32 [N, T, 3, H, W] -> logits [N, K], T = `spec.num_segments`."""
 
     def __init__(self, spec: NetworkSpec, num_classes: int, *, dropout: float | None = None) -> None:

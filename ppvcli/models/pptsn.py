@@ -5,12 +5,12 @@ Source: PaddleVideo's model page and the tensors and numbers of its `ppTSN_k400*
 
 from __future__ import annotations
 
-from ppvcli.models.layers import ClipMeanHead, Recognizer, Style, fast_linear
+from ppvcli.models.layers import ClipMeanHead, Recognizer2D, Style, fast_linear
 from ppvcli.models.resnet import FEATURE_CHANNELS, ResNetVD
 from ppvcli.specs import NetworkSpec
 
 
-class PPTSN(Recognizer):
+class PPTSN(Recognizer2D):
     """float32 [N, T, 3, H, W] -> logits [N, K], for any T."""
 
     def __init__(self, spec: NetworkSpec, num_classes: int, *, dropout: float | None = None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import paddle
 from paddle import nn
 
-from ppvcli.models.layers import Recognizer, Style, fast_linear, mean_over_frames
+from ppvcli.models.layers import Recognizer2D, Style, fast_linear, mean_over_frames
 from ppvcli.models.resnet import FEATURE_CHANNELS, ResNet
 from ppvcli.specs import NetworkSpec
 
@@ -25,7 +25,7 @@ class TSMHead(nn.Layer):
         return mean_over_frames(self.fc(self.dropout(features)), num_frames)
 
 
-class TSM(Recognizer):
+class TSM(Recognizer2D):
     """float32 [N, T, 3, H, W] -> logits [N, K], T = `spec.num_segments`.
 
     With `spec.data_format` "NHWC" frames are channels-last inside; input, weights and logits stay the same.

@@ -11,7 +11,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ppvcli.errors import UsageError, WeightsFormatError
+from ppvcli.errors import WeightsFormatError
+from ppvcli.models.layers import ClipMeanHead, Recognizer2D, plain_linear
 from ppvcli.specs import NetworkSpec
 
 # kernel, stride of the first block, expansion, output channels, number of blocks
@@ -28,6 +29,7 @@ FIRST_SHIFTED_STAGE = 5
 SHIFT_RATIO = 1 / 8
 STEM_CHANNELS = 32
 FEATURE_CHANNELS = 1280
+DROPOUT = 0.5
 BATCH_NORM_EPSILON = 1e-3
 
 
@@ -140,38 +142,15 @@ class EfficientNetLite0(nn.Layer):
         return x
 
 
-class MeanHead(nn.Layer):
-    """Features [N*T, C] -> logits [N, K]: mean over the frames of a clip, dropout, linear."""
-
-    def __init__(self, num_classes: int, *, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(
-            FEATURE_CHANNELS, num_classes, weight_attr=paddle.ParamAttr(initializer=nn.initializer.Normal(0.0, 0.01))
-        )
-
-    def forward(self, features: paddle.Tensor, num_segments: int) -> paddle.Tensor:
-        clip_features = features.reshape([-1, num_segments, FEATURE_CHANNELS]).mean(axis=1)
-        return self.fc(self.dropout(clip_features))
-
-
-class TSMEfficientNetLite0(nn.Layer):
-    """float32 [N, T, 3, H, W] -> logits [N, K]; T must be `spec.num_segments`, H and W multiples of 32 fit best."""
+class TSMEfficientNetLite0(Recognizer2D):
+    """float32 [N, T, 3, H, W] -> logits [N, K]; T must be `spec.num_segments`, H and W are best multiples of 32."""
 
     def __init__(self, spec: NetworkSpec, num_classes: int, *, dropout: float | None = None) -> None:
-        super().__init__()
         assert spec.num_segments is not None
-        self.num_segments = spec.num_segments
-        self.backbone = EfficientNetLite0(spec.num_segments)
-        self.head = MeanHead(num_classes, dropout=0.5 if dropout is None else dropout)
-
-    def forward(self, clips_ntchw: paddle.Tensor) -> paddle.Tensor:
-        if clips_ntchw.ndim != 5 or clips_ntchw.shape[1] != self.num_segments:
-            raise UsageError(
-                f"the network wants clips [N, {self.num_segments}, 3, H, W], got shape {list(clips_ntchw.shape)}"
-            )
-        features = self.backbone(clips_ntchw.flatten(0, 1))
-        return self.head(features, self.num_segments)
+        head = ClipMeanHead(
+            plain_linear(FEATURE_CHANNELS, num_classes, std=0.01), dropout=DROPOUT if dropout is None else dropout
+        )
+        super().__init__(EfficientNetLite0(spec.num_segments), head, num_segments=spec.num_segments)
 
 
 def imagenet_state(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

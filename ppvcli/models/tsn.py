@@ -5,12 +5,12 @@ Source: Wang et al. 2016, "Temporal Segment Networks"; tensors and numbers of Pa
 
 from __future__ import annotations
 
-from ppvcli.models.layers import ClipMeanHead, Recognizer, Style, plain_linear
+from ppvcli.models.layers import ClipMeanHead, Recognizer2D, Style, plain_linear
 from ppvcli.models.resnet import FEATURE_CHANNELS, ResNet
 from ppvcli.specs import NetworkSpec
 
 
-class TSN(Recognizer):
+class TSN(Recognizer2D):
     """float32 [N, T, 3, H, W] -> logits [N, K], for any T. Alone in the family it decays its BatchNorm parameters."""
 
     def __init__(self, spec: NetworkSpec, num_classes: int, *, dropout: float | None = None) -> None:

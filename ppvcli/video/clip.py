@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ppvcli.specs import Preprocess
-from ppvcli.video.decoding import open_video
+from ppvcli.video.decoding import VideoReader, open_video
+from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits
 from ppvcli.video.sampling import eval_indices, train_indices
 from ppvcli.video.transforms import Augment, apply_resize_crop, augment_frames, normalize
 
@@ -30,12 +32,16 @@ class ClipFrames:
     """Wall time of `decode` (opening and counting included) and `transform`."""
 
 
-def load_clip(path: str | Path, preprocess: Preprocess, *, decoder: str = "pyav") -> npt.NDArray[np.float32]:
+def load_clip(
+    path: str | Path, preprocess: Preprocess, *, decoder: str = "pyav", limits: DecodeLimits = DEFAULT_LIMITS
+) -> npt.NDArray[np.float32]:
     """The network's input for one video: float32 [V, T, 3, H, W]. Raises: as `load_frames`."""
-    return normalize(load_frames(path, preprocess, decoder=decoder).frames_vthwc, preprocess)
+    return normalize(load_frames(path, preprocess, decoder=decoder, limits=limits).frames_vthwc, preprocess)
 
 
-def load_frames(path: str | Path, preprocess: Preprocess, *, decoder: str = "pyav") -> ClipFrames:
+def load_frames(
+    path: str | Path, preprocess: Preprocess, *, decoder: str = "pyav", limits: DecodeLimits = DEFAULT_LIMITS
+) -> ClipFrames:
     """All views of one video as the eval preprocessing takes them, before normalisation.
 
     View order is crop-major, as the reference stacks it: all clips of the first crop, then all of the second.
@@ -45,11 +51,10 @@ def load_frames(path: str | Path, preprocess: Preprocess, *, decoder: str = "pya
         UsageError: the preprocessing contradicts itself or does not fit the frame size.
     """
     start = time.perf_counter()
-    with open_video(path, decoder=decoder) as video:
+    with open_video(path, decoder=decoder, limits=limits) as video:
+        indices, frames_thwc = _sample(video, lambda num_frames: eval_indices(preprocess.sampling, num_frames))
         num_frames, duration_s = video.num_frames, video.duration_s
-        indices = eval_indices(preprocess.sampling, num_frames)
-        unique, inverse = np.unique(indices, return_inverse=True)
-        frames_thwc = video.read(unique)
+    unique, inverse = np.unique(indices, return_inverse=True)
     decoded = time.perf_counter()
     crops = apply_resize_crop(frames_thwc, preprocess)
     if len(unique) != indices.size or unique.tolist() != indices.ravel().tolist():
@@ -65,14 +70,26 @@ def load_frames(path: str | Path, preprocess: Preprocess, *, decoder: str = "pya
 
 
 def load_train_frames(
-    path: str | Path, preprocess: Preprocess, augment: Augment, *, rng: np.random.Generator, decoder: str = "pyav"
+    path: str | Path,
+    preprocess: Preprocess,
+    augment: Augment,
+    *,
+    rng: np.random.Generator,
+    decoder: str = "pyav",
+    limits: DecodeLimits = DEFAULT_LIMITS,
 ) -> ClipFrames:
     """One random, augmented clip of a video (V = 1), before normalisation. Raises: as `load_frames`."""
     start = time.perf_counter()
-    with open_video(path, decoder=decoder) as video:
+    state = rng.bit_generator.state
+
+    def draw(num_frames: int) -> npt.NDArray[np.int64]:
+        rng.bit_generator.state = state  # the same random numbers, should it be asked again
+        return train_indices(preprocess.sampling, num_frames, rng)
+
+    with open_video(path, decoder=decoder, limits=limits) as video:
+        indices, frames_thwc = _sample(video, draw)
         num_frames, duration_s = video.num_frames, video.duration_s
-        indices = train_indices(preprocess.sampling, num_frames, rng)
-        frames_thwc = video.read(indices[0])
+    frames_thwc = frames_thwc[np.searchsorted(np.unique(indices), indices[0])]
     decoded = time.perf_counter()
     clip_thwc = augment_frames(frames_thwc, preprocess, augment, rng=rng)
     return ClipFrames(
@@ -82,6 +99,22 @@ def load_train_frames(
         indices=indices,
         timings_ms=_timings(start, decoded),
     )
+
+
+def _sample(
+    video: VideoReader, choose: Callable[[int], npt.NDArray[np.int64]]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """What `choose` takes of so many frames, and each of these frames once, ascending.
+
+    A damaged file may turn out to have another number of frames only when they are decoded; then it chooses again.
+    """
+    video.expect(choose)
+    while True:
+        num_frames = video.num_frames
+        indices = choose(num_frames)
+        frames_thwc = video.read(np.unique(indices))
+        if video.num_frames == num_frames:
+            return indices, frames_thwc
 
 
 def _timings(start: float, decoded: float) -> dict[str, float]:

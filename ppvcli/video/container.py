@@ -12,12 +12,14 @@ from av.stream import Disposition
 
 from ppvcli.errors import (
     EmptyFileError,
+    FrameTooLargeError,
     NotAVideoFileError,
     NoVideoStreamError,
     TruncatedVideoError,
     UnreadableVideoError,
     VideoNotFoundError,
 )
+from ppvcli.video.limits import Watch
 
 CONTAINERS = (
     *("mov", "matroska", "avi", "mpegts", "gif", "flv", "asf", "mpeg", "ogg", "mxf", "nut", "ivf", "rm", "dv", "wtv"),
@@ -26,6 +28,11 @@ CONTAINERS = (
 )
 """FFmpeg's names of the containers we open, sound files too, so that their error can say so. Not among them: playlists
 (hls, dash, concat, sdp) and image sequences, which make FFmpeg open further files."""
+
+MOST_PIXELS = 2**31 - 1
+"""What FFmpeg takes for its own limit."""
+
+_QUICK = {"skip_frame": "all", "probesize": "32"}
 
 FETCH_AGAIN = "play it in another program; if that fails too, fetch or copy it again"
 
@@ -53,22 +60,28 @@ def check_file(path: Path) -> None:
         raise EmptyFileError(f"{path} is empty: 0 bytes", hint="fetch or copy it again")
 
 
-def open_stream(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
+def open_stream(path: Path, *, watch: Watch, quick: bool = False) -> tuple[av.container.InputContainer, av.VideoStream]:
     """The open container and its first video stream (cover pictures don't count), set to one codec thread.
 
-    Only the file itself is read: neither a URL nor another file that it names.
+    Only the file itself is read: neither a URL nor another file that it names. `quick` believes the header and does not
+    look into the stream, as FFmpeg otherwise does to learn what the header leaves out.
 
     Raises:
+        DecodeTimeoutError, FrameTooLargeError: more than the limits of `watch`.
         UnreadableVideoError: no format we read, or damaged.
         TruncatedVideoError: an mp4 or mov whose end, and with it the index, is missing.
         NoVideoStreamError: sound or subtitles only.
     """
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)}
     try:
         container = av.open(
             str(path.absolute()),
             metadata_errors="ignore",
-            options={"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)},
+            options=options | _QUICK if quick else options,
+            timeout=watch.limits.timeout_s,
         )
+    except av.error.ExitError as error:
+        raise watch.timeout() from error
     except PermissionError as error:
         raise UnreadableVideoError(f"can't open {path}: permission denied", hint=f"chmod u+r {path}") from error
     except (av.error.FFmpegError, OSError) as error:
@@ -91,7 +104,15 @@ def open_stream(path: Path) -> tuple[av.container.InputContainer, av.VideoStream
         if stream.codec_context is None:
             container.close()
             raise UnreadableVideoError(f"can't decode {path}: its video codec is unknown", hint=FETCH_AGAIN)
+        try:
+            watch.check_size(stream.codec_context.width, stream.codec_context.height)
+        except FrameTooLargeError:
+            container.close()
+            raise
         stream.codec_context.thread_count = 1
+        # a frame size inside the stream may differ from the header's; the decoder must not make room for just any (it
+        # counts its margins too, so that what is a little too large is left to the check of each frame)
+        stream.codec_context.options = {"max_pixels": str(min(2 * watch.limits.max_pixels + (1 << 20), MOST_PIXELS))}
         return container, stream
     kinds = sorted({stream.type for stream in container.streams})
     container.close()
@@ -120,7 +141,7 @@ def _missing_bytes(path: Path) -> int:
     return max(0, end - size)
 
 
-def check_stream(path: Path) -> None:
-    """Refuses for every decoder what `PyavReader` refuses."""
-    container, _ = open_stream(path)
+def check_stream(path: Path, watch: Watch) -> None:
+    """Refuses for every decoder what `SequentialReader` refuses."""
+    container, _ = open_stream(path, watch=watch)
     container.close()

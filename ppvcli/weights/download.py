@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urljoin, urlsplit
 
@@ -15,7 +16,6 @@ import requests
 import urllib3.exceptions
 
 from ppvcli.errors import DownloadError
-from ppvcli.weights import store
 from ppvcli.weights.partial import PartialFile, Version
 
 WITHOUT_NETWORK = "without network, these work: ppv predict --demo, and --model tsm_efflite0_weizmann"
@@ -80,8 +80,15 @@ class Transfer:
     name: str
     url: str
     part: PartialFile
+    target_path: Path
+    """Where the complete file will be, for messages."""
     report: Report
     policy: TransferPolicy
+    kind: str = "weight file"
+    """What the file should be, for messages."""
+    other_way: str = OTHER_COPY
+    """What to try where this address fails."""
+    without_network: str = WITHOUT_NETWORK
 
     def run(self) -> Version:
         """The version of the file that `part` holds in full afterwards.
@@ -98,9 +105,9 @@ class Transfer:
                 furthest = max(furthest, reached)
                 if num_failures >= self.policy.num_attempts:
                     raise DownloadError(
-                        f"cannot fetch {self.name} from {self.url} into {store.weights_path(self.name)}: {broken} "
+                        f"cannot fetch {self.name} from {self.url} into {self.target_path}: {broken} "
                         f"({num_failures} attempts)",
-                        hint=f"again later (received bytes are kept), or {OTHER_COPY}; {WITHOUT_NETWORK}",
+                        hint=f"again later (received bytes are kept), or {self.other_way}; {self.without_network}",
                     ) from broken
                 wait_s = max(self.policy.first_wait_s * 2 ** (num_failures - 1), broken.retry_after_s)
                 wait_s = min(wait_s, self.policy.max_wait_s)
@@ -129,12 +136,12 @@ class Transfer:
         except requests.exceptions.SSLError as error:
             raise DownloadError(
                 f"no safe connection to {self.url}: {error}",
-                hint="a proxy in between may need its certificate in REQUESTS_CA_BUNDLE",
+                hint=f"a proxy in between may need its certificate in REQUESTS_CA_BUNDLE; else {self.other_way}",
             ) from error
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
             raise _BrokenError(self._describe(error)) from error
         except requests.RequestException as error:
-            raise DownloadError(f"cannot fetch {self.url}: {error}", hint=OTHER_COPY) from error
+            raise DownloadError(f"cannot fetch {self.url}: {error}", hint=self.other_way) from error
 
     def _open(self, session: requests.Session, *, headers: dict[str, str]) -> requests.Response:
         url = self.url
@@ -150,20 +157,20 @@ class Transfer:
                 return response
             response.close()
             url = redirect_target(url, location=response.headers["Location"])
-        raise DownloadError(f"{self.url} redirects more than {_MAX_REDIRECTS} times", hint=OTHER_COPY)
+        raise DownloadError(f"{self.url} redirects more than {_MAX_REDIRECTS} times", hint=self.other_way)
 
     def _check_status(self, response: requests.Response) -> None:
         code, answer = response.status_code, f"the server answers {response.status_code} {response.reason}"
         if code in (requests.codes.not_found, requests.codes.gone):
-            raise FileNotThereError(f"{self.url} is not there: {answer}", hint=OTHER_COPY)
+            raise FileNotThereError(f"{self.url} is not there: {answer}", hint=self.other_way)
         if code == requests.codes.requested_range_not_satisfiable:
             raise self._start_over("the file on the server is shorter than what is already here")
         if code in _TEMPORARY or code >= requests.codes.server_error:
             raise _BrokenError(answer, retry_after_s=_retry_after_s(response))
         if code not in (requests.codes.ok, requests.codes.partial_content):
-            raise DownloadError(f"cannot fetch {self.url}: {answer}", hint=OTHER_COPY)
+            raise DownloadError(f"cannot fetch {self.url}: {answer}", hint=self.other_way)
         if "html" in response.headers.get("Content-Type", "").lower():
-            raise self._no_weights("it is a web page")
+            raise self._refuse("it is a web page")
 
     def _receive(self, response: requests.Response, *, version: Version) -> None:
         total, received = version.size_bytes, self.part.size_bytes
@@ -172,10 +179,10 @@ class Transfer:
         with self.part.path.open("ab") as file:
             for chunk in response.iter_content(_CHUNK_BYTES):
                 if received == 0 and chunk.lstrip().lower().startswith(_PAGE_STARTS):
-                    raise self._no_weights("it is a web page")
+                    raise self._refuse("it is a web page")
                 received += len(chunk)
                 if max(received, total or 0) > self.policy.max_bytes:
-                    raise self._no_weights(f"it is larger than {self.policy.max_bytes} bytes")
+                    raise self._refuse(f"it is larger than {self.policy.max_bytes} bytes")
                 file.write(chunk)
                 self.report(replace(progress, received_bytes=received))
         if received == 0 or received != (total or received):
@@ -185,11 +192,11 @@ class Transfer:
         self.part.discard()
         return _BrokenError(f"{reason}, so it starts over")
 
-    def _no_weights(self, reason: str) -> DownloadError:
+    def _refuse(self, reason: str) -> DownloadError:
         self.part.discard()
         return DownloadError(
-            f"what {self.url} sends is no weight file: {reason}",
-            hint=f"does a proxy or a login page answer instead of the server? Else {OTHER_COPY}",
+            f"what {self.url} sends is no {self.kind}: {reason}",
+            hint=f"does a proxy or a login page answer instead of the server? Else {self.other_way}",
         )
 
     def _describe(self, error: requests.RequestException) -> str:

@@ -121,7 +121,14 @@ class _Job:
         part = PartialFile(store.weights_dir() / f"{source.name}.part")
         urls = [source.url] if self.mirror is None else mirror_urls(source.url, base=self.mirror)
         for url in urls:
-            transfer = Transfer(name=source.name, url=url, part=part, report=self.report, policy=self.policy)
+            transfer = Transfer(
+                name=source.name,
+                url=url,
+                part=part,
+                target_path=store.weights_path(source.name),
+                report=self.report,
+                policy=self.policy,
+            )
             try:
                 version = transfer.run()
                 break

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import ppvcli
-from ppvcli.cli.app import COMMANDS, NOT_THERE_YET
+from ppvcli.cli.app import COMMANDS
 
 HEAVY = (
     "paddle",
@@ -84,14 +84,6 @@ def test_python_m_is_the_same_command(python_process: Start) -> None:
     process = python_process("-m", "ppvcli", "--version")
     assert process.communicate(timeout=60) == (f"ppv {ppvcli.__version__}\n", "")
     assert process.returncode == 0
-
-
-@pytest.mark.parametrize("name", sorted(NOT_THERE_YET))
-@pytest.mark.parametrize("args", [[], ["--libs", "opencv,decord,pyav"], ["a", "-x", "--y=1"]])
-def test_command_that_is_not_there_yet_says_so_in_one_line(name: str, args: list[str], ppv: Ppv) -> None:
-    answer = ppv(name, *args)
-    assert (answer.exit_code, answer.stdout) == (1, "")
-    assert answer.stderr == f"error: 'ppv {name}' is not there yet: it comes with a later version\n"
 
 
 @pytest.mark.parametrize(

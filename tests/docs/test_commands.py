@@ -18,6 +18,7 @@ from ppvcli.models.load import save_weights
 from ppvcli.models.zoo import ZOO, get_model_row
 from ppvcli.video.render import render_action, write_video
 from ppvcli.weights.torch_legacy import find_efflite0_file
+from tests.datasets.fake_ucf101 import listed_paths, write_clips, write_lists
 
 REPO = Path(__file__).resolve().parents[2]
 PAGES = [REPO / "README.md", *sorted((REPO / "docs" / "guides").glob("*.md"))]
@@ -58,6 +59,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "my_clips" / action).mkdir(parents=True)
         for i in range(2):
             write_video(folder / "my_clips" / action / f"lyova_g{i}.mp4", render_action(action, num_frames=30, seed=i))
+    write_lists(folder / "ucf101" / "ucfTrainTestlist")
+    write_clips(folder / "ucf101" / "videos", listed_paths())
+    (folder / "my_classes.txt").write_text("HandstandPushups\nSurfing\n", encoding="utf-8")
     (folder / "mirror").mkdir()
     for name in ("pptsmv2", "tsm"):
         row = get_model_row(name)

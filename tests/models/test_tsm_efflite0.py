@@ -141,7 +141,7 @@ def test_frozen_stages_keep_their_weights_and_have_no_gradient() -> None:
 
 
 def test_wrong_number_of_frames_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"\[N, 8, 3, H, W\], got shape \[1, 4, 3, 32, 32\]"):
+    with pytest.raises(UsageError, match=r"\[N, 8, 3, H, W\], got an array of shape \[1, 4, 3, 32, 32\]"):
         TSMEfficientNetLite0(SPEC, 3)(paddle.zeros([1, 4, 3, 32, 32]))
 
 

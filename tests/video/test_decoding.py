@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ppvcli.errors import FrameIndexError, UnknownNameError, UsageError, VideoError
-from ppvcli.video import decoding
+from ppvcli.video import sequential
 from ppvcli.video.decoding import READERS, open_video, read_frames
 from ppvcli.video.render import write_video
 from tests.video.numbered import FORMATS, NUM_FRAMES, numbered_frames, numbers_of, remux
@@ -80,10 +80,10 @@ def test_read_of_no_indices_is_empty_and_keeps_the_frame_size(decoder: str, numb
 def test_video_larger_than_the_memory_for_frames_is_decoded_again(
     numbered_video: Video, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "KEPT_BYTES", 100_000)  # of 40 x 96 x 64 x 1.5 = 368,640 bytes
-    with open_video(numbered_video("h264.mp4")) as video:
+    monkeypatch.setattr(sequential, "KEPT_BYTES", 100_000)  # of 40 x 96 x 64 x 1.5 = 368,640 bytes
+    with open_video(numbered_video("h264.mp4"), decoder="sequential") as video:
         assert video.num_frames == NUM_FRAMES
-        assert video._kept is None  # type: ignore[attr-defined]
+        assert not video._kept  # type: ignore[attr-defined]
         assert numbers_of(video.read(SCATTERED)) == SCATTERED
 
 

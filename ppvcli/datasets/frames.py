@@ -1,0 +1,130 @@
+"""Clips into folders of JPEG files, several processes side by side.
+
+A folder of frames appears under its name complete or not at all: a worker writes beside it, counts, and renames. The
+frames are those of `ppvcli.video.decoding`, numbered from 1 without gaps.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppvcli.errors import DatasetError, VideoError
+
+JPEG_QUALITY = 95
+"""Of OpenCV's encoder, with colour at half resolution (4:2:0); what the reference's extraction has."""
+
+_FRAMES_AT_ONCE = 256
+_NAME = re.compile(r"img_(\d{5,})\.jpg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameJob:
+    """One clip and the folder that its frames go to."""
+
+    clip: Path
+    folder: Path
+    work_dir: Path
+    """Where the folder grows, on the same disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameResult:
+    """How many frames a clip gave, or why it gave none."""
+
+    job: FrameJob
+    num_frames: int
+    error: str | None = None
+
+
+def extract_frames(jobs: Sequence[FrameJob], *, num_workers: int) -> Iterator[FrameResult]:
+    """Results as they come, in any order; with one worker the work happens in this process.
+
+    Raises: DatasetError if a worker process dies; OSError, as for a full disk.
+    """
+    if num_workers == 1 or len(jobs) <= 1:
+        yield from map(extract_clip, jobs)
+        return
+    pool = ProcessPoolExecutor(
+        min(num_workers, len(jobs)),
+        mp_context=multiprocessing.get_context("spawn"),  # decoders have threads, which a fork breaks
+        initializer=_begin_worker,
+    )
+    try:
+        futures: list[Future[FrameResult]] = [pool.submit(extract_clip, job) for job in jobs]
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise DatasetError(
+            "a process that extracts frames died", hint="run the same command again, with fewer: --num-workers 1"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def extract_clip(job: FrameJob) -> FrameResult:
+    """Writes all frames of a clip, unless its folder is there; a clip that can't be decoded is a result, no error."""
+    if job.folder.is_dir():
+        return FrameResult(job=job, num_frames=count_frames(job.folder))
+    growing = job.work_dir / f"{job.folder.name}-{os.getpid()}"
+    shutil.rmtree(growing, ignore_errors=True)
+    growing.mkdir(parents=True)
+    try:
+        num_frames = _write_frames(job.clip, growing)
+    except VideoError as error:
+        shutil.rmtree(growing, ignore_errors=True)
+        return FrameResult(job=job, num_frames=0, error=error.message)
+    if count_frames(growing) != num_frames:
+        raise DatasetError(f"wrote {num_frames} frames of {job.clip} to {growing}, but they are not all there")
+    job.folder.parent.mkdir(parents=True, exist_ok=True)
+    growing.replace(job.folder)
+    return FrameResult(job=job, num_frames=num_frames)
+
+
+def frame_name(number: int) -> str:
+    """The file name of a frame, numbered from 1: `img_00001.jpg`."""
+    return f"img_{number:05d}.jpg"
+
+
+def count_frames(folder: Path) -> int:
+    """How many frames a folder holds: N, if they are numbered 1 to N, else -1."""
+    numbers = sorted(int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
+    return len(numbers) if numbers == list(range(1, len(numbers) + 1)) else -1
+
+
+def _write_frames(clip: Path, folder: Path) -> int:
+    import cv2
+
+    from ppvcli.video.decoding import open_video
+
+    with open_video(clip) as video:
+        num_frames = video.num_frames
+        for start in range(0, num_frames, _FRAMES_AT_ONCE):
+            stop = min(start + _FRAMES_AT_ONCE, num_frames)
+            for number, frame_hwc in enumerate(video.read(range(start, stop)), start=start + 1):
+                bgr = cv2.cvtColor(frame_hwc, cv2.COLOR_RGB2BGR)
+                _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+                (folder / frame_name(number)).write_bytes(encoded.tobytes())
+    return num_frames
+
+
+def _begin_worker() -> None:
+    """Ctrl-C is the parent's business, and no worker outlives it, even if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent.join,), daemon=True).start()
+
+
+def _end_with(join: Callable[[], object]) -> None:
+    join()
+    os._exit(1)

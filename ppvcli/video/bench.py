@@ -1,0 +1,182 @@
+"""How fast libraries decode the frames that a network looks at, and whether these are the right ones."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from ppvcli.errors import UnknownNameError, UsageError, VideoNotFoundError
+from ppvcli.results import DecodeContestant, DecodeReport
+from ppvcli.specs import VIDEO_SUFFIXES
+from ppvcli.video.bench_contestants import ALSO_IF_INSTALLED, CONTESTANTS, DEFAULT_LIBS
+from ppvcli.video.bench_report import Series, make_report
+from ppvcli.video.bench_worker import EXACT, Request, Run, Worker, WorkerError
+
+OnRun = Callable[[int, int], None]
+"""Told (samples decoded, samples in all)."""
+
+
+def bench_decode(
+    files: str | Path | Sequence[str | Path] | None = None,
+    libs: Sequence[str] | None = None,
+    *,
+    frames: int = 16,
+    repeat: int = 10,
+    base: str | None = None,
+    timeout_s: float = 60.0,
+    on_run: OnRun | None = None,
+) -> DecodeReport:
+    """Speed, memory and exactness of decoding `frames` evenly spread frames of each video, library by library.
+
+    Each library has a process of its own and one thread, and decodes a video once without being measured, then `repeat`
+    times in turn with the others. A run opens the video, learns its length and decodes the middle frame of each
+    segment to RGB. All its frames are compared with those of sequential decoding. A library that gives no answer for
+    `timeout_s` is ended and has failed on that video.
+
+    `files` are videos and folders of videos; None renders some. `libs` are names of `CONTESTANTS`; None takes `ppv`,
+    `pyav`, `opencv` and `decord`, and whichever of the others is installed. What is not installed is reported as such.
+    `base` is the library that speeds are relative to; None takes the first one that can be used.
+
+    Raises:
+        UnknownNameError: a library that is none of ours.
+        UsageError: no library to measure, no run, no frame, or a base that can't take part.
+        VideoNotFoundError: a path with nothing there, or a folder without videos.
+    """
+    names = _check_names(libs)
+    if base is not None and base not in names:
+        raise UsageError(f"the base {base} is not among the libraries: {', '.join(names)}", hint=f"--base {names[0]}")
+    if frames < 1 or repeat < 1 or timeout_s <= 0:
+        raise UsageError("a benchmark needs at least one frame, one run and some time", hint="--frames 16 --repeat 10")
+    paths = None if files is None else list_videos(files)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ppv-bench-")))
+        workers = {
+            name: stack.enter_context(Worker(name, log_dir=folder, timeout_s=timeout_s)) for name in (EXACT, *names)
+        }
+        contestants = [_start(workers[name]) for name in names]
+        rivals = [workers[one.lib] for one in contestants if one.error is None]
+        base = _choose_base(base, contestants)
+        labels = {path: str(path) for path in paths} if paths else _render_corpus(folder)
+        series, failures = _measure_all(
+            labels, workers[EXACT], rivals, frames=frames, repeat=repeat, exact_path=folder / "exact.npy", on_run=on_run
+        )
+    return make_report(contestants, series, failures, base=base, num_segments=frames, num_runs=repeat)
+
+
+def list_videos(files: str | Path | Iterable[str | Path]) -> list[Path]:
+    """The videos at the paths, in order; those of a folder and its sub-folders by name.
+
+    Raises:
+        UsageError: no path.
+        VideoNotFoundError: nothing is at a path, or a folder holds no video.
+    """
+    paths: list[Path] = []
+    for place in [files] if isinstance(files, (str, Path)) else files:
+        path = Path(place)
+        if not path.exists():
+            raise VideoNotFoundError(f"no video at {path}: nothing is there", hint="check the path")
+        if not path.is_dir():
+            paths.append(path)
+            continue
+        found = sorted(each for each in path.rglob("*") if each.suffix.lower() in VIDEO_SUFFIXES and each.is_file())
+        if not found:
+            suffixes = " ".join(sorted(VIDEO_SUFFIXES))
+            raise VideoNotFoundError(f"no video in the folder {path}", hint=f"looked for {suffixes}; or name the files")
+        paths += found
+    if not paths:
+        raise UsageError("no video given", hint="ppv bench-decode clip.mp4, or no files to have some rendered")
+    return list(dict.fromkeys(paths))
+
+
+def _check_names(libs: Sequence[str] | None) -> list[str]:
+    known = ", ".join(CONTESTANTS)
+    if libs is None:
+        return [*DEFAULT_LIBS, *(name for name in ALSO_IF_INSTALLED if CONTESTANTS[name].is_installed)]
+    if not libs:
+        raise UsageError("no library given", hint=f"use some of: {known}")
+    for name in libs:
+        if name not in CONTESTANTS:
+            raise UnknownNameError("library", name, CONTESTANTS, hint=f"use some of: {known}")
+    return list(dict.fromkeys(libs))
+
+
+def _start(worker: Worker) -> DecodeContestant:
+    """What the process says once it has loaded its library, or why it can't take part."""
+    facts = CONTESTANTS[worker.lib]
+    contestant = DecodeContestant(lib=facts.name, how=facts.how, num_threads=facts.num_threads)
+    if not facts.is_installed:
+        return replace(contestant, error="not installed", hint=f"pip install {facts.pip}")
+    try:
+        return replace(contestant, version=worker.start())
+    except WorkerError as error:
+        return replace(contestant, error=str(error), hint=f"pip install --force-reinstall {facts.pip}")
+
+
+def _choose_base(base: str | None, contestants: Sequence[DecodeContestant]) -> str:
+    usable = [one.lib for one in contestants if one.error is None]
+    if not usable:
+        reasons = "; ".join(f"{one.lib}: {one.error}" for one in contestants)
+        raise UsageError(f"no library to measure: {reasons}", hint=contestants[0].hint)
+    if base is None:
+        return usable[0]
+    chosen = next(one for one in contestants if one.lib == base)
+    if chosen.error is not None:
+        raise UsageError(f"{base} can't be the base: {chosen.error}", hint=chosen.hint)
+    return base
+
+
+def _render_corpus(folder: Path) -> dict[Path, str]:
+    from ppvcli.video.bench_corpus import write_corpus
+
+    return {path: path.name for path in write_corpus(folder)}
+
+
+def _measure_all(
+    labels: Mapping[Path, str],
+    exact: Worker,
+    rivals: Sequence[Worker],
+    *,
+    frames: int,
+    repeat: int,
+    exact_path: Path,
+    on_run: OnRun | None,
+) -> tuple[list[Series], list[tuple[str, str]]]:
+    """All runs on all videos, and the videos that could not be read sequentially, with the reason."""
+    series: list[Series] = []
+    failures: list[tuple[str, str]] = []
+    runs_per_video = len(rivals) * (repeat + 1)
+    for number, (path, label) in enumerate(labels.items()):
+        request = Request(path=str(path.absolute()), num_segments=frames)
+        try:
+            exact.run(replace(request, save_to=str(exact_path)))
+        except WorkerError as error:
+            failures.append((label, str(error)))
+            continue
+
+        def tell(done: int, before: int = number * runs_per_video) -> None:
+            if on_run is not None:
+                on_run(before + done, len(labels) * runs_per_video)
+
+        series += _measure(label, replace(request, compare_with=str(exact_path)), rivals, repeat=repeat, tell=tell)
+    return series, failures
+
+
+def _measure(
+    label: str, request: Request, rivals: Sequence[Worker], *, repeat: int, tell: Callable[[int], None]
+) -> list[Series]:
+    """The runs of all libraries on one video, in turn; each round begins with another one."""
+    runs: dict[str, list[Run]] = {worker.lib: [] for worker in rivals}
+    errors: dict[str, str] = {}
+    for number in range(repeat + 1):
+        shift = number % len(rivals)
+        for place, worker in enumerate([*rivals[shift:], *rivals[:shift]], start=1):
+            if worker.lib not in errors:
+                try:
+                    runs[worker.lib].append(worker.run(request))
+                except WorkerError as error:
+                    errors[worker.lib] = str(error)
+            tell(number * len(rivals) + place)
+    return [Series(path=label, lib=lib, runs=tuple(runs[lib]), error=errors.get(lib)) for lib in runs]

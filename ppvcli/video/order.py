@@ -1,0 +1,64 @@
+"""What a plan has to know of a stream: its coded pictures, in the order of decoding and in that of showing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class UntrustedError(Exception):
+    """The headers of a stream don't say for certain what sequential decoding yields; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodedOrder:
+    """The coded pictures of a stream in the order of decoding; each yields exactly one frame."""
+
+    ranks: npt.NDArray[np.int64]
+    """int64 [N]: the number of the frame that each picture becomes; a permutation of 0 to N - 1."""
+    is_start: npt.NDArray[np.bool_]
+    """bool [N]: nothing that is shown after this picture depends on anything decoded before it."""
+    is_reference: npt.NDArray[np.bool_]
+    """bool [N]: other pictures may depend on it. The rest may be left out without changing any other frame."""
+    packets: npt.NDArray[np.int64]
+    """int64 [N]: where the picture is: the number of its packet."""
+    spans: dict[int, tuple[int, int]]
+    """Pictures that are not a whole packet: picture -> (first byte, end)."""
+    num_lead: int = 1
+    """So many pictures at the start are always decoded: from them a decoder learns what it needs for all others."""
+    leaks_damage: bool = False
+    """A damaged picture may change any that is decoded later, also after a start: none before may be left out."""
+    hides_loss: bool = False
+    """A damaged reference may swallow another picture, which only decoding all references brings to light."""
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.ranks)
+
+
+class HeaderScan(Protocol):
+    """Looks at every packet of a stream once, at headers only."""
+
+    def feed(self, data: memoryview) -> None:
+        """Takes the next packet. Raises: UntrustedError."""
+
+    def finish(self) -> CodedOrder:
+        """The pictures of all packets. Raises: UntrustedError."""
+
+
+def reorder_depth(ranks: npt.NDArray[np.int64]) -> int:
+    """The most pictures that are decoded before one and shown after it: what a decoder has to hold back.
+
+    Raises: UntrustedError where pictures are too far out of order for any decoder.
+    """
+    shifts = ranks - np.arange(len(ranks))
+    window = int(shifts.max(initial=0) - shifts.min(initial=0))
+    if window > 64:
+        raise UntrustedError("pictures are far out of order")
+    held = np.zeros(len(ranks), dtype=np.int64)
+    for distance in range(1, window + 1):
+        held[distance:] += ranks[:-distance] > ranks[distance:]
+    return int(held.max(initial=0))

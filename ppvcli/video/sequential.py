@@ -1,0 +1,260 @@
+"""Plain sequential decoding with PyAV: what frame i of a video is, and what the plan falls back to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+from av.video.reformatter import VideoReformatter
+
+from ppvcli.errors import (
+    FrameIndexError,
+    NoFramesError,
+    TruncatedVideoError,
+    UnreadableVideoError,
+    UsageError,
+    VideoError,
+)
+from ppvcli.video.container import FETCH_AGAIN, open_stream
+from ppvcli.video.limits import Watch
+
+Frames = npt.NDArray[np.uint8]
+Indices = Sequence[int] | npt.NDArray[np.int64]
+Convert = Callable[[av.VideoFrame], Frames]
+Choose = Callable[[int], npt.NDArray[np.int64]]
+"""From a number of frames to the indices that are wanted, of any shape."""
+
+KEPT_BYTES = 128 << 20
+"""Frames decoded while counting stay in memory up to this many bytes: those that `expect` says will be wanted, without
+it all. Where they are more, or the header claims another number of frames, the video is decoded twice."""
+
+
+class SequentialReader:
+    """Sequential decoding with one codec thread: the definition of what frame i is."""
+
+    def __init__(self, path: Path, watch: Watch, *, convert: Convert | None = None) -> None:
+        """`convert` makes RGB of a frame; without it PyAV does as it does by default."""
+        self._path = path
+        self._watch = watch
+        self._convert = convert or plain_rgb
+        self._kept: dict[int, av.VideoFrame] = {}
+        self._choose: Choose | None = None
+        self._num_frames: int | None = None
+        self._duration_s = 0.0
+        self._damage: str | None = None
+        self._at_start = True
+        self._container, self._stream = open_stream(path, watch=watch)
+
+    @property
+    def num_frames(self) -> int:
+        if self._num_frames is None:
+            self._num_frames = self._count()
+        if self._num_frames == 0:
+            raise no_frames(self._path, self._damage)
+        return self._num_frames
+
+    @property
+    def duration_s(self) -> float:
+        return self._duration_s if self.num_frames else 0.0
+
+    def expect(self, choose: Choose) -> None:
+        """Says which frames will be wanted of so many, so that counting can keep them if the header tells the truth."""
+        self._choose = choose
+
+    def read(self, indices: Indices) -> Frames:
+        wanted = as_indices(indices, self._path)
+        numbers, places = np.unique(wanted, return_inverse=True)
+        if len(numbers) and all(number in self._kept for number in numbers.tolist()):
+            kept = (self._kept[number] for number in numbers.tolist())
+            return collect_known(kept, places, numbers=numbers, convert=self._to_rgb, path=self._path)
+        return collect(wanted, self._decode(), convert=self._to_rgb, path=self._path, damage=lambda: self._damage)
+
+    def close(self) -> None:
+        self._kept = {}
+        self._container.close()
+
+    def _to_rgb(self, frame: av.VideoFrame) -> Frames:
+        return to_rgb(frame, convert=self._convert, path=self._path)
+
+    def _count(self) -> int:
+        targets: set[int] | None = None
+        if self._choose is not None and self._stream.frames > 0:
+            targets = set(self._choose(self._stream.frames).ravel().tolist())
+        kept: dict[int, av.VideoFrame] = {}
+        kept_bytes = count = 0
+        starts_s: list[float] = []
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        frame_s = float(1 / rate) if rate else 0.0
+        for frame in self._decode():
+            if kept_bytes <= KEPT_BYTES and (targets is None or count in targets):
+                kept[count] = frame
+                kept_bytes += sum(plane.buffer_size for plane in frame.planes)
+            elif kept_bytes > KEPT_BYTES:
+                kept = {}
+            count += 1
+            if frame.time is not None:
+                starts_s.append(frame.time)
+        timed = len(starts_s) == count > 0
+        self._duration_s = max(starts_s) - min(starts_s) + frame_s if timed else count * frame_s
+        self._kept = kept
+        return count
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """Every frame from the first on. What is damaged is noted and skipped; it ends the video only if it must."""
+        if not self._at_start:
+            self._container.close()
+            self._container, self._stream = open_stream(self._path, watch=self._watch)
+        self._at_start = False
+        packets = self._container.demux(self._stream)
+        while True:
+            self._watch.check_time()
+            try:
+                packet = next(packets, None)
+            except IndexError:  # PyAV does not know a stream that appears within the file, but goes on after its packet
+                packets = self._container.demux(self._stream)
+                continue
+            except av.error.ExitError as error:
+                raise self._watch.timeout() from error
+            except av.error.FFmpegError as error:
+                self._damage = error.strerror
+                with suppress(av.error.FFmpegError):
+                    yield from self._sized(self._stream.codec_context.decode(None))
+                return
+            if packet is None:
+                return
+            if packet.is_corrupt:
+                self._damage = "cut off within a frame"
+            try:
+                yield from self._sized(packet.decode())
+            except av.error.FFmpegError as error:
+                self._damage = error.strerror
+                self._watch.check_size(self._stream.codec_context.width, self._stream.codec_context.height)
+
+    def _sized(self, frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
+        for frame in frames:
+            self._watch.check_size(frame.width, frame.height)
+        return frames
+
+
+def plain_rgb(frame: av.VideoFrame) -> Frames:
+    """The pixels of a frame as PyAV gives them: uint8 [H, W, 3] RGB."""
+    frame_hwc: Frames = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+    return frame_hwc
+
+
+class RgbConverter:
+    """The same pixels as `plain_rgb`, with one scaler for all frames, one thread and no copy of the result."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> Frames:
+        plane = self._reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
+        return np.ndarray(
+            (frame.height, frame.width, 3), dtype=np.uint8, buffer=memoryview(plane), strides=(plane.line_size, 3, 1)
+        )
+
+
+def to_rgb(frame: av.VideoFrame, *, convert: Convert, path: Path) -> Frames:
+    """The pixels of a frame, upright: uint8 [H, W, 3] RGB. Raises: UnreadableVideoError for a format without RGB."""
+    try:
+        frame_hwc = convert(frame)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise UnreadableVideoError(
+            f"can't turn a frame of {path} ({frame.format.name}) into RGB: {error}", hint=FETCH_AGAIN
+        ) from error
+    turns = round(frame.rotation / 90) % 4
+    return np.rot90(frame_hwc, turns) if turns else frame_hwc
+
+
+def as_indices(indices: Indices, path: Path) -> npt.NDArray[np.int64]:
+    wanted = np.asarray(indices)
+    if wanted.size == 0:
+        return np.empty(0, dtype=np.int64)
+    if wanted.ndim != 1 or not np.issubdtype(wanted.dtype, np.integer):
+        raise UsageError(f"frame indices are a flat list of integers, got {wanted.dtype} of shape {wanted.shape}")
+    if wanted.min() < 0:
+        raise FrameIndexError(f"frame {wanted.min()} of {path}: frames are numbered from 0")
+    return wanted.astype(np.int64)
+
+
+def collect(
+    wanted: npt.NDArray[np.int64],
+    frames: Iterator[Any],
+    *,
+    convert: Callable[[Any], Frames],
+    path: Path,
+    damage: Callable[[], str | None],
+) -> Frames:
+    """Runs through `frames` up to the last wanted one; converts none but the wanted (the first, if none is)."""
+    numbers, places = np.unique(wanted, return_inverse=True)
+    numbers = numbers if len(numbers) else np.zeros(1, dtype=np.int64)
+    count = 0
+
+    def chosen() -> Iterator[Any]:
+        nonlocal count
+        targets = set(numbers.tolist())
+        last = max(targets)
+        for count, frame in enumerate(frames, start=1):
+            if count - 1 in targets:
+                yield frame
+            if count > last:
+                return
+
+    result = collect_known(chosen(), places, numbers=numbers, convert=convert, path=path)
+    if count == 0:
+        raise no_frames(path, damage())
+    if count <= numbers[-1]:
+        raise past_end(path, int(numbers[-1]), count, damage=damage())
+    return result
+
+
+def collect_known(
+    frames: Iterator[Any],
+    places: npt.NDArray[np.int64],
+    *,
+    numbers: npt.NDArray[np.int64],
+    convert: Callable[[Any], Frames],
+    path: Path,
+) -> Frames:
+    """Converts `frames`, which have these `numbers`: uint8 [N, H, W, 3]; result i is the frame at `places[i]` of them.
+
+    Raises: VideoError where their size changes.
+    """
+    result = np.empty((0, 0, 0, 3), dtype=np.uint8)
+    spots: list[list[int]] = [[] for _ in numbers]
+    for spot, place in enumerate(places.ravel().tolist()):
+        spots[place].append(spot)
+    for place, frame in enumerate(frames):
+        frame_hwc = convert(frame)
+        if place == 0:
+            result = np.empty((len(places), *frame_hwc.shape), dtype=np.uint8)
+        if frame_hwc.shape != result.shape[1:]:
+            raise size_changes(path, int(numbers[place]), expected=result.shape[1:], got=frame_hwc.shape)
+        for spot in spots[place]:
+            result[spot] = frame_hwc
+    return result
+
+
+def no_frames(path: Path, reason: str | None, *, hint: str = FETCH_AGAIN) -> NoFramesError:
+    return NoFramesError(f"not one frame of {path} can be decoded{f' ({reason})' if reason else ''}", hint=hint)
+
+
+def past_end(path: Path, index: int, count: int, *, damage: str | None) -> VideoError:
+    message = f"frame {index} of {path}: it has {count} frames, 0 to {count - 1}"
+    if damage:
+        return TruncatedVideoError(f"{message}, and is damaged ({damage})", hint="fetch or copy it again")
+    return FrameIndexError(message, hint=f"ask for frames 0 to {count - 1}")
+
+
+def size_changes(path: Path, index: int, *, expected: tuple[int, ...], got: tuple[int, ...]) -> VideoError:
+    return VideoError(
+        f"the frame size of {path} changes from {expected[1]}x{expected[0]} to {got[1]}x{got[0]} at frame {index}",
+        hint="re-encode it to one size, with ffmpeg for example",
+    )

@@ -1,0 +1,225 @@
+"""What 16 frames of a video cost as 224x224 crops, in `ppv` and in other libraries, with one thread each.
+
+    python tests/benchmarks/decode.py --rounds 9
+
+Table 1: CPU milliseconds per clip, and the ratio other / ppv, the median of pairs of runs that follow each other.
+`box`: the other library's frames go through our own resize and crop, so that decoding alone differs; `whole`: they are
+scaled as a whole with Pillow and then cropped, as the reference does. Table 2: videos per second of two processes.
+
+Sources are the clips of ../shared/data where that is present, else rendered ones. The H.264 files are encoded from one
+of them, enlarged and with the grain of a camera, once, into --folder (a minute or two).
+"""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from PIL import Image, ImageChops
+
+from ppvcli.video.bench_worker import Request, Run, Worker
+from ppvcli.video.render import render_action, write_video
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+NUM_SEGMENTS = 16
+NUM_FRAMES = 300
+GRAIN_LEVELS = 2.0
+TIMEOUT_S = 120.0
+
+
+class Clip(NamedTuple):
+    """An H.264 file to encode, with libx264's defaults but for the GOP."""
+
+    size_wh: tuple[int, int]
+    gop: int
+    bar: float
+    """What decord / ppv is to be at least."""
+
+    @property
+    def name(self) -> str:
+        return f"H.264 {self.size_wh[1]}p GOP {self.gop}"
+
+
+CLIPS = (
+    Clip((340, 256), 12, 2.3),
+    Clip((340, 256), 30, 1.6),
+    Clip((340, 256), 250, 1.3),
+    Clip((1280, 720), 12, 2.3),
+    Clip((1280, 720), 30, 1.8),
+    Clip((1280, 720), 250, 1.6),
+    Clip((1920, 1080), 30, 1.6),
+)
+XVID_BAR, THROUGHPUT_BAR = 1.5, 2.0
+
+RIVALS: tuple[tuple[str, str], ...] = (("decord", "box"), ("decord", "whole"), ("pyav", "box"), ("opencv", "box"))
+
+
+def source_frames() -> Iterator[np.ndarray]:
+    """NUM_FRAMES pictures of one take, there and back again where it is too short."""
+    path = SHARED / "clips" / "R6llTwEh07w.mp4"
+    if path.is_file():
+        with av.open(str(path)) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    else:
+        frames = list(render_action("walk", num_frames=100))
+    there_and_back = frames + frames[-2:0:-1]
+    for index in range(NUM_FRAMES):
+        yield there_and_back[index % len(there_and_back)]
+
+
+def encode(path: Path, clip: Clip) -> None:
+    width, height = clip.size_wh
+    rng = np.random.default_rng(0)
+    grain = Image.fromarray(rng.normal(128.5, GRAIN_LEVELS, size=(height + 64, width + 64)).astype(np.uint8))
+    grain = grain.convert("RGB")
+    partial = path.with_name(f"partial_{path.name}")
+    with av.open(str(partial), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"g": str(clip.gop)})
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for frame in source_frames():
+            image = Image.fromarray(frame).resize(clip.size_wh, Image.Resampling.BICUBIC)
+            x, y = rng.integers(0, 64, size=2).tolist()
+            image = ImageChops.add(image, grain.crop((x, y, x + width, y + height)), offset=-128)
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode())
+    partial.replace(path)
+
+
+def xvid_clips(folder: Path) -> list[Path]:
+    """UCF101 files, or three rendered ones of their kind."""
+    paths = sorted((SHARED / "ucf101" / "videos").glob("*/*.avi"))
+    if paths:
+        return paths
+    for action in ("walk", "jack", "run"):
+        path = folder / f"{action}.avi"
+        if not path.exists():
+            images = [Image.fromarray(frame).resize((320, 240)) for frame in render_action(action, num_frames=180)]
+            write_video(path, np.stack([np.asarray(image) for image in images]), codec="mpeg4", options={"b": "600k"})
+        paths.append(path)
+    return paths
+
+
+def paired_runs(path: Path, workers: dict[str, Worker], *, rounds: int) -> dict[tuple[str, str], list[Run]]:
+    """Runs of ppv and of its rivals in turn, backwards every other round; the first round is not counted."""
+    entries = [("ppv", "box"), *RIVALS]
+    runs: dict[tuple[str, str], list[Run]] = {entry: [] for entry in entries}
+    for number in range(rounds + 1):
+        for lib, crops in entries if number % 2 else reversed(entries):
+            request = Request(path=str(path), num_segments=NUM_SEGMENTS, crops=crops)  # type: ignore[arg-type]
+            run = workers[lib].run(request)
+            if number:
+                runs[lib, crops].append(run)
+    return runs
+
+
+def compare(name: str, paths: list[Path], workers: dict[str, Worker], *, bar: float, rounds: int) -> None:
+    """One line of table 1: medians over the files of the medians over the rounds."""
+    own_ms: list[float] = []
+    other_ms: dict[tuple[str, str], list[float]] = {rival: [] for rival in RIVALS}
+    ratios: dict[tuple[str, str], list[float]] = {rival: [] for rival in RIVALS}
+    for path in paths:
+        runs = paired_runs(path, workers, rounds=rounds)
+        own = [run.cpu_ms for run in runs["ppv", "box"]]
+        own_ms.append(statistics.median(own))
+        for rival in RIVALS:
+            other = [run.cpu_ms for run in runs[rival]]
+            other_ms[rival].append(statistics.median(other))
+            ratios[rival].append(statistics.median(b / a for a, b in zip(own, other, strict=True)))
+    cells = [f"{statistics.median(other_ms[rival]):.1f} ({statistics.median(ratios[rival]):.2f}x)" for rival in RIVALS]
+    print(f"| {name} | {statistics.median(own_ms):.1f} | {' | '.join(cells)} | {bar}x |", flush=True)
+
+
+def videos_per_s(workers: list[Worker], paths: list[Path], crops: str) -> float:
+    """Of processes that each take the next file as soon as they are done."""
+    waiting: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    for path in paths:
+        waiting.put(path)
+
+    def work(worker: Worker) -> None:
+        while True:
+            try:
+                path = waiting.get_nowait()
+            except queue.Empty:
+                return
+            worker.run(Request(path=str(path), num_segments=NUM_SEGMENTS, crops=crops))  # type: ignore[arg-type]
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(paths) / (time.perf_counter() - start)
+
+
+def compare_throughput(paths: list[Path], folder: Path, *, rounds: int) -> None:
+    """Table 2."""
+    entries = [("ppv", "box"), *RIVALS[:2]]
+    speeds: dict[tuple[str, str], list[float]] = {entry: [] for entry in entries}
+    with ExitStack() as stack:
+        pools: dict[str, list[Worker]] = {}
+        for lib in ("ppv", "decord"):
+            places = [folder / f"{lib}{number}" for number in range(2)]
+            for place in places:
+                place.mkdir(exist_ok=True)
+            pools[lib] = [stack.enter_context(Worker(lib, log_dir=place, timeout_s=TIMEOUT_S)) for place in places]
+        for number in range(rounds + 1):
+            for lib, crops in entries if number % 2 else reversed(entries):
+                speed = videos_per_s(pools[lib], paths, crops)
+                if number:
+                    speeds[lib, crops].append(speed)
+    own = speeds["ppv", "box"]
+    print(f"\nTwo processes, {len(paths)} XviD clips, videos per second (median of {rounds} rounds)\n")
+    print("| library | videos/s | ppv / library | bar |\n|---|---|---|---|")
+    print(f"| ppv | {statistics.median(own):.0f} | | |")
+    for lib, crops in RIVALS[:2]:
+        ratio = statistics.median(a / b for a, b in zip(own, speeds[lib, crops], strict=True))
+        print(f"| {lib} ({crops}) | {statistics.median(speeds[lib, crops]):.0f} | {ratio:.2f}x | {THROUGHPUT_BAR}x |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--xvid", type=int, default=12, help="XviD clips in table 1, spread over those there are")
+    parser.add_argument(
+        "--only", default="", help="rows of table 1 whose name contains this, or 'two processes' for table 2"
+    )
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "ppv-decode-clips")
+    args = parser.parse_args()
+    args.folder.mkdir(exist_ok=True)
+    xvid = xvid_clips(args.folder)
+    spread = xvid[:: -(-len(xvid) // args.xvid)]
+    rows: list[tuple[str, list[Path], float]] = [(f"XviD 240p ({len(spread)} clips)", spread, XVID_BAR)]
+    for clip in CLIPS:
+        path = args.folder / f"h264_{clip.size_wh[1]}p_gop{clip.gop}.mp4"
+        rows.append((clip.name, [path], clip.bar))
+        if args.only in clip.name and not path.exists():
+            encode(path, clip)
+    with ExitStack() as stack:
+        libs = ("ppv", *dict(RIVALS))
+        workers = {lib: stack.enter_context(Worker(lib, log_dir=args.folder, timeout_s=TIMEOUT_S)) for lib in libs}
+        versions = ", ".join(f"{lib} {worker.start()}" for lib, worker in workers.items())
+        print(f"{date.today()}: {versions}; {args.rounds} rounds; CPU ms per clip of {NUM_SEGMENTS} frames\n")
+        heads = [f"{lib} ({crops})" for lib, crops in RIVALS]
+        print(f"| clip | ppv | {' | '.join(heads)} | bar |\n|{'---|' * (len(heads) + 3)}")
+        for name, paths, bar in rows:
+            if args.only in name:
+                compare(name, paths, workers, bar=bar, rounds=args.rounds)
+    if args.only in "two processes":
+        compare_throughput(xvid, args.folder, rounds=args.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppvcli.datasets.frames import FrameJob, count_frames, extract_clip, extract_frames, frame_name
+from ppvcli.video.decoding import read_frames
+from ppvcli.video.render import write_video
+from tests.small_model import moving_block
+
+
+def _job(tmp_path: Path, name: str = "one", *, num_frames: int = 5) -> FrameJob:
+    clip = tmp_path / f"{name}.avi"
+    write_video(clip, moving_block(num_frames), codec="mpeg4")
+    return FrameJob(clip=clip, folder=tmp_path / "frames" / name, work_dir=tmp_path / "work")
+
+
+def test_frames_are_those_of_the_decoder_numbered_from_one(tmp_path: Path) -> None:
+    job = _job(tmp_path, num_frames=300)  # more than are decoded at once
+    result = extract_clip(job)
+    assert (result.num_frames, result.error) == (300, None)
+    assert sorted(path.name for path in job.folder.iterdir()) == [f"img_{i:05d}.jpg" for i in range(1, 301)]
+    decoded = read_frames(job.clip, [0, 255, 256, 299]).astype(np.int16)
+    for number, frame in zip((1, 256, 257, 300), decoded, strict=True):
+        with Image.open(job.folder / frame_name(number)) as image:
+            assert image.format == "JPEG"
+            # quality 95: grey levels stay within a few; a neighbouring frame differs by far more
+            assert np.abs(np.asarray(image, np.int16) - frame).mean() < 1.5
+    assert np.abs(decoded[1] - decoded[2]).mean() > 3
+    assert list(job.work_dir.iterdir()) == []
+
+
+def test_folder_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
+    job = _job(tmp_path)
+    job.folder.mkdir(parents=True)
+    (job.folder / frame_name(1)).write_bytes(b"kept")
+    assert extract_clip(job).num_frames == 1
+    assert (job.folder / frame_name(1)).read_bytes() == b"kept"
+
+
+def test_clip_that_cannot_be_decoded_is_a_result_and_leaves_no_folder(tmp_path: Path) -> None:
+    job = _job(tmp_path)
+    job.clip.write_bytes(b"no video at all" * 100)
+    result = extract_clip(job)
+    assert result.num_frames == 0
+    assert str(job.clip) in str(result.error)
+    assert not job.folder.exists()
+    assert list(job.work_dir.iterdir()) == []
+
+
+def test_several_processes_do_all_clips(tmp_path: Path) -> None:
+    jobs = [_job(tmp_path, name, num_frames=n) for name, n in (("a", 3), ("b", 4), ("c", 5))]
+    results = {result.job.folder.name: result.num_frames for result in extract_frames(jobs, num_workers=2)}
+    assert results == {"a": 3, "b": 4, "c": 5}
+    assert [count_frames(job.folder) for job in jobs] == [3, 4, 5]
+
+
+def test_full_disk_is_no_fault_of_the_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = _job(tmp_path)
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        list(extract_frames([job], num_workers=1))
+    assert not job.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "count"),
+    [
+        (["img_00001.jpg", "img_00002.jpg"], 2),
+        (["img_00001.jpg", "img_00003.jpg"], -1),
+        (["img_00002.jpg"], -1),
+        (["img_00001.jpg", "other.txt"], 1),
+        ([], 0),
+    ],
+)
+def test_count_frames_wants_numbers_without_gaps(names: list[str], count: int, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    assert count_frames(tmp_path) == count
+
+
+def test_processes_are_not_left_behind(tmp_path: Path) -> None:
+    jobs = [_job(tmp_path, name) for name in ("a", "b")]
+    results = extract_frames(jobs, num_workers=2)
+    next(results)
+    results.close()  # as when the caller is interrupted
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    if not children.exists():
+        pytest.skip("needs /proc")
+    commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children.read_text().split()]
+    assert not [command for command in commands if "spawn_main" in command]

@@ -1,0 +1,125 @@
+"""Bits, and what the headers of H.264 and MPEG-4 say: literals, both readers of bits against each other, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from ppvcli.video.bits import Bits, BitsEndError, HeaderRows
+from ppvcli.video.h264 import H264Scan
+from ppvcli.video.h264_parameters import parse_pps, parse_sps
+from ppvcli.video.mpeg4 import Mpeg4Scan, parse_layer
+from ppvcli.video.order import UntrustedError, reorder_depth
+from tests.video.matrix import ROWS
+
+
+def _codes(*values: int) -> bytes:
+    bits = "".join(f"{value + 1:0{2 * (value + 1).bit_length() - 1}b}" for value in values)
+    return int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+
+
+def test_exp_golomb_numbers_are_read_alike_one_by_one_and_by_row() -> None:
+    values = [0, 1, 2, 3, 7, 8, 254, 255, 256, 4095, 65534, 5]
+    one = Bits(_codes(*values))
+    rows = HeaderRows([_codes(*values), _codes(*reversed(values))])
+    read = [rows.ue(rows.all).tolist() for _ in values]
+    assert [one.ue() for _ in values] == values
+    assert read == [[first, second] for first, second in zip(values, reversed(values), strict=True)]
+    assert not rows.bad.any()
+
+
+def test_signed_numbers_alternate() -> None:
+    expected = [0, 1, -1, 2, -2, 3, -3]
+    one = Bits(_codes(*range(7)))
+    rows = HeaderRows([_codes(*range(7))])
+    assert [one.se() for _ in expected] == expected
+    assert [rows.se(rows.all).item() for _ in expected] == expected
+
+
+def test_rows_move_on_their_own() -> None:
+    rows = HeaderRows([b"\xa5\x0f", b"\xff\x00"])
+    second = rows.all[1:]
+    assert rows.u(second, 8).tolist() == [0xFF]
+    assert rows.u(rows.all, np.array([4, 8])).tolist() == [0xA, 0]
+    assert rows.flag(rows.all[:1]).tolist() == [False]
+    assert rows.bad.tolist() == [False, False]
+    rows.u(second, 1)
+    assert rows.bad.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("data", [b"", b"\0\0\0\0", b"\x01"])
+def test_numbers_that_go_past_the_end_are_refused(data: bytes) -> None:
+    with pytest.raises(BitsEndError):
+        Bits(data).ue()
+    rows = HeaderRows([data])
+    rows.ue(rows.all)
+    assert rows.bad.all()
+
+
+def test_sets_of_x264_say_how_many_frames_are_held_back(tmp_path: Path) -> None:
+    with av.open(str(ROWS["h264_pyramid.mp4"].write(tmp_path))) as container:
+        extradata = container.streams.video[0].codec_context.extradata
+    assert extradata is not None
+    length = int.from_bytes(extradata[6:8], "big")
+    sps = parse_sps(extradata[9 : 8 + length].replace(b"\0\0\3", b"\0\0"))
+    assert (sps.num_reorder_frames, sps.poc_type, sps.has_chroma) == (2, 0, True)
+    pps = parse_pps(extradata[8 + length + 4 :])
+    assert pps.cabac and pps.weighted and not pps.has_redundant_count
+    with pytest.raises(BitsEndError):
+        parse_sps(extradata[9:14])
+
+
+@pytest.mark.parametrize("name", ["h264_12.mp4", "mpeg4.avi"])
+@pytest.mark.parametrize("change", ["lost", "cut", "doubled", "empty"])
+def test_stream_with_a_lost_or_odd_packet_is_not_trusted(name: str, change: str, tmp_path: Path) -> None:
+    with av.open(str(ROWS[name].write(tmp_path))) as container:
+        codec = container.streams.video[0].codec_context
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+        extradata = codec.extradata
+    scans = {"h264": H264Scan, "mpeg4": Mpeg4Scan}
+
+    def scan(packets: list[bytes]) -> int:
+        one = scans[codec.name](extradata)
+        for packet in packets:
+            one.feed(memoryview(packet))
+        return one.finish().num_frames
+
+    assert scan(packets) == len(packets)
+    place = 2 if change == "lost" else 5
+    changed = {
+        "lost": packets[:place] + packets[place + 1 :],
+        "cut": [*packets[:place], packets[place][:5], *packets[place + 1 :]],
+        "doubled": [*packets[:place], packets[place] * 2, *packets[place + 1 :]],
+        "empty": [*packets[:place], b"\0", *packets[place + 1 :]],
+    }[change]
+    if (name, change) == ("mpeg4.avi", "lost"):
+        assert scan(changed) == len(packets) - 1  # MPEG-4 numbers nothing: the rest is a whole stream
+        return
+    with pytest.raises(UntrustedError):
+        scan(changed)
+
+
+def test_layer_of_unusual_shape_is_refused() -> None:
+    # video_object_layer of FFmpeg's encoder: rectangular, 25 per second, 64x48
+    plain = "0" + "00000001" + "0" + "0001" + "1" + "01" + "1" + "0" + "00" + "1" + f"{25:016b}" + "10"
+    plain += "1" + f"{64:013b}" + "1" + f"{48:013b}" + "1" + "0" + "1" + "0" + "0" + "0" + "1" + "1" + "0" + "0"
+
+    def as_bytes(bits: str) -> bytes:
+        bits = bits.ljust(-(-len(bits) // 8) * 8, "0")
+        return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+    layer = parse_layer(as_bytes(plain))
+    assert (layer.time_bits, layer.resolution, layer.interlaced, layer.low_delay) == (5, 25, False, True)
+    with pytest.raises(UntrustedError):
+        parse_layer(as_bytes(plain[:19] + "01" + plain[21:]))
+
+
+def test_reorder_depth_counts_frames_decoded_before_and_shown_after() -> None:
+    assert reorder_depth(np.arange(5)) == 0
+    assert reorder_depth(np.array([0, 2, 1, 4, 3])) == 1
+    assert reorder_depth(np.array([0, 4, 2, 1, 3, 8, 6, 5, 7])) == 2
+    with pytest.raises(UntrustedError):
+        reorder_depth(np.roll(np.arange(80), 1))
