@@ -21,8 +21,8 @@ REPO = Path(__file__).resolve().parents[1]
 SIGNATURES = {
     "list_models": "()",
     "load_model": "(name, *, weights=None, num_classes=None)",
-    "load_clip": "(path, name, *, decoder='pyav')",
-    "read_frames": "(path, indices, *, decoder='pyav')",
+    "load_clip": "(path, name, *, decoder='pyav'",
+    "read_frames": "(path, indices, *, decoder='pyav'",
     "predict": "(sources, *, model='pptsmv2', weights=None, device='auto', runtime='auto', top_k=5",
     "download_weights": "(names, *, mirror=None, offline=False, force=False",
     "prepare_ucf101_66": "(out, *, source=None, split=1, format='videos', classes=None",

@@ -34,8 +34,8 @@ from ppvcli.models.load import load_model
 from ppvcli.models.zoo import get_model_row
 from ppvcli.results import ExportReport
 from ppvcli.video.clip import load_clip
-from ppvcli.video.render import write_video
-from tests.small_model import LABELS, MODEL, PREPROCESS, moving_block, write_weights
+from ppvcli.video.render import render_action, write_video
+from tests.small_model import LABELS, MODEL, PREPROCESS, write_weights
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -45,10 +45,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights, three clips, and lists of them."""
     folder = tmp_path_factory.mktemp("exporter")
     write_weights(folder / "run" / "best" / "weights.safetensors")
-    for name, step in (("a.mp4", 1), ("b c.mp4", 3), ("deep/d.mp4", 5)):
+    for name, action in (("a.mp4", "bend"), ("b c.mp4", "jack"), ("deep/d.mp4", "jump")):
         (folder / "clips" / name).parent.mkdir(parents=True, exist_ok=True)
-        write_video(folder / "clips" / name, moving_block(24, step=step))
-    (folder / "clips" / "labelled.list").write_text("a.mp4 0\nb c.mp4 2\n\ndeep/d.mp4 1\n")
+        write_video(folder / "clips" / name, render_action(action, num_frames=24))
+    (folder / "clips" / "labelled.list").write_text("a.mp4 1\nb c.mp4 2\n\ndeep/d.mp4 0\n")
     (folder / "clips" / "plain.txt").write_text("a.mp4\nb c.mp4\n")
     (folder / "clips" / "missing.txt").write_text("a.mp4\ngone.mp4\nalso gone.mp4 3\n")
     (folder / "clips" / "empty.txt").write_text("\n")
@@ -122,15 +122,15 @@ def test_export_holds_every_program_that_was_asked_for_and_nothing_else(exported
 def test_export_report_says_what_the_check_found(exported: tuple[Path, ExportReport]) -> None:
     _, report = exported
     for program in report.programs:
-        assert 0 < program.max_diff < (1e-4 if program.precision == "fp32" else 0.5), program
+        assert 0 < program.max_diff < (1e-4 if program.precision == "fp32" else 1.0), program
         assert (program.num_clips, program.num_labelled, program.threads) == (5, 3, 1)
         assert program.num_correct is not None
         assert 0 <= program.num_correct <= 3
         assert program.time_ms > 0
         if program.precision == "fp32":
             assert program.num_agree == 5
-    # random weights give every clip the same answer, so one of the three labels is right
-    assert report.programs[0].num_correct == 1
+    # the list calls these small clips what the network calls them, and one of them something else
+    assert report.programs[0].num_correct == 2
     size = {program.file: program.size_bytes for program in report.programs}
     assert size["inference_int8.onnx"] < 0.35 * size["inference.onnx"]
     assert size["inference_bf16.xml"] < 0.6 * size["inference.xml"]

@@ -1,4 +1,4 @@
-"""The predictor on rendered clips, with a real network of three classes on 64x64 pixels."""
+"""The predictor on rendered clips, with a real network of three classes on small frames."""
 
 from __future__ import annotations
 
