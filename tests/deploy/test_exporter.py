@@ -376,7 +376,7 @@ def test_runtime_that_is_not_installed_is_named_with_the_line_for_pip(
     ("source", "names", "truth"),
     [
         ("clips", ["a.mp4", "b c.mp4", "deep/d.mp4"], None),
-        ("clips/labelled.list", ["a.mp4", "b c.mp4", "deep/d.mp4"], (0, 2, 1)),
+        ("clips/labelled.list", ["a.mp4", "b c.mp4", "deep/d.mp4"], (1, 2, 0)),
         ("clips/plain.txt", ["a.mp4", "b c.mp4"], None),
         ("clips/a.mp4", ["a.mp4"], None),
     ],
