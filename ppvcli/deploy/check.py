@@ -18,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ppvcli.deploy.cache import CheckResult
-from ppvcli.deploy.runtimes import EngineSettings, Precision, load_engine
+from ppvcli.deploy.runtimes import EngineSettings, Precision, feed, load_engine
 from ppvcli.errors import RuntimeFailedError
 from ppvcli.specs import Preprocess
-from ppvcli.video.transforms import normalize
 from ppvcli.weights.metadata import preprocess_from_json, preprocess_to_json
 
 FP32_TOLERANCE = 1e-3
@@ -116,17 +115,16 @@ def compare(
     """What `check_program` reports, measured in this process. Raises: RuntimeFailedError."""
     engine = load_engine(runtime, program, settings=settings)
 
-    def feed(clips: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
-        return clips if engine.takes == "uint8" else normalize(clips, preprocess)
-
-    one_by_one = np.concatenate([engine.run(feed(clips_nthwc[i : i + 1])) for i in range(len(clips_nthwc))])
-    first = feed(clips_nthwc[:1])
+    one_by_one = np.concatenate(
+        [engine.run(feed(engine, clips_nthwc[i : i + 1], preprocess=preprocess)) for i in range(len(clips_nthwc))]
+    )
+    first = feed(engine, clips_nthwc[:1], preprocess=preprocess)
     times_s = []
     for _ in range(TIMED_RUNS):
         start = time.perf_counter()
         engine.run(first)
         times_s.append(time.perf_counter() - start)
-    together = engine.run(feed(clips_nthwc[:2]))
+    together = engine.run(feed(engine, clips_nthwc[:2], preprocess=preprocess))
     if one_by_one.shape != logits_nk.shape:
         raise RuntimeFailedError(f"{runtime} gives logits {one_by_one.shape}, the network {logits_nk.shape}")
     got, wanted = np.concatenate([one_by_one, together]), np.concatenate([logits_nk, logits_nk[:2]])

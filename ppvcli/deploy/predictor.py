@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +16,15 @@ from ppvcli.datasets.annotations import read_labels
 from ppvcli.deploy import DEFAULT_MODEL
 from ppvcli.deploy.pipeline import map_ahead
 from ppvcli.deploy.program import Program, open_program
+from ppvcli.deploy.runtimes import Engine, feed
 from ppvcli.errors import UsageError, VideoError, WeightsError
+from ppvcli.models.views import mean_over_views
 from ppvcli.results import Prediction, Score
 from ppvcli.video.clip import ClipFrames, load_frames
 from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits
-from ppvcli.video.transforms import normalize
-
-if TYPE_CHECKING:
-    from ppvcli.deploy.runtimes import Engine
 
 Source = str | Path
 
-FRAMES_AT_ONCE = 32
-"""Frames that pass through a network together: ten crops of 25 frames or 30 views of 8 would take gigabytes at once."""
 MAX_STREAMS = 8
 """Files that are worked on at once: each has its own frames and activations, some 200 MB."""
 
@@ -182,15 +177,8 @@ class Predictor:
 
     def _logits(self, clip: ClipFrames, engine: Engine) -> npt.NDArray[np.float32]:
         """The mean of the logits over the views of one video: float32 [K]."""
-        frames_vthwc = clip.frames_vthwc
-        views_at_once = max(1, FRAMES_AT_ONCE // frames_vthwc.shape[1])
-        logits_vk = []
-        for first in range(0, len(frames_vthwc), views_at_once):
-            views = np.ascontiguousarray(frames_vthwc[first : first + views_at_once])
-            logits_vk.append(
-                engine.run(views if engine.takes == "uint8" else normalize(views, self.program.preprocess))
-            )
-        return np.concatenate(logits_vk).mean(axis=0)
+        preprocess = self.program.preprocess
+        return mean_over_views(lambda views: engine.run(feed(engine, views, preprocess=preprocess)), clip.frames_vthwc)
 
 
 def _rename_classes(program: Program, labels_path: Path) -> Program:

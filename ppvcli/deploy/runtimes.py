@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ppvcli.errors import MissingPackageError, UnknownNameError, UsageError
+from ppvcli.specs import Preprocess
+from ppvcli.video.transforms import normalize
 
 Runtime = Literal["onnxruntime", "openvino", "paddle"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -51,6 +53,11 @@ class Engine(Protocol):
 
         Raises: RuntimeFailedError where the engine reports a failure.
         """
+
+
+def feed(engine: Engine, clips_nthwc: npt.NDArray[np.uint8], *, preprocess: Preprocess) -> npt.NDArray[Any]:
+    """RGB clips, uint8 [N, T, H, W, 3], as `engine.run` takes them: normalised here if the program does not do it."""
+    return clips_nthwc if engine.takes == "uint8" else normalize(clips_nthwc, preprocess)
 
 
 @dataclass(frozen=True, kw_only=True)

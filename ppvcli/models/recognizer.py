@@ -27,22 +27,17 @@ class Recognizer:
     """Class names in the order of the logits; `class_0`, `class_1`, ... where nothing names them."""
 
 
-def open_recognizer(
-    model: str | None,
-    *,
-    default: str | None = None,
-    weights: str | Path | None = None,
-) -> Recognizer:
+def open_recognizer(model: str | None, *, weights: str | Path | None = None) -> Recognizer:
     """The recognizer of a model, with published weights (fetched if they are not in the store) or with `weights`.
 
-    `model` None is the model that the weight file says it is of (every run folder does), else `default`. Preprocessing
-    and labels that the weight file carries come before the published ones.
+    `model` None is the model that the weight file says it is of (every run folder does). Preprocessing and labels that
+    the weight file carries come before the published ones.
 
     Raises: UnknownNameError; UsageError where model and file are of different architectures or no model is named at
     all; WeightsNotFoundError for a model whose classifier nothing has trained; otherwise as `load_model`.
     """
     path = None if weights is None else resolve_weights_path(weights)
-    row = choose_row(model, path, default=default)
+    row = choose_row(model, path, default=None)
     network = load_model(row.name, weights=path)
     report = network.load_report
     if report.reinitialized:

@@ -24,6 +24,7 @@ from ppvcli.errors import (
     WeightsError,
     WeightsNotFoundError,
 )
+from ppvcli.models import views
 from ppvcli.models.load import load_model
 from ppvcli.models.zoo import get_model_row
 from ppvcli.results import Prediction
@@ -245,7 +246,7 @@ def test_views_pass_through_the_network_a_few_at_a_time(
 ) -> None:
     weights = write_weights(tmp_path / "weights.safetensors", preprocess=MANY_VIEWS)
     predictor = Predictor(weights=weights, runtime="onnxruntime", threads=1)
-    monkeypatch.setattr(module, "FRAMES_AT_ONCE", 16)
+    monkeypatch.setattr(views, "FRAMES_AT_ONCE", 16)
     sizes: list[int] = []
     engine = predictor._engine(1)
     run = engine.run
