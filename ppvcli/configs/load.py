@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import typing
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -107,9 +108,12 @@ def _describe(fault: Any, source: str) -> str:
 
 
 def _field_names(location: tuple[int | str, ...]) -> list[str]:
-    model: Any = TrainConfig
+    model: type[BaseModel] = TrainConfig
     for part in location:
-        model = model.model_fields[str(part)].annotation
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        annotation = model.model_fields[str(part)].annotation
+        kinds = (annotation, *typing.get_args(annotation))  # a section that may be null is a union
+        models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not models:
             return []
+        model = models[0]
     return list(model.model_fields)

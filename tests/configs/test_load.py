@@ -84,6 +84,23 @@ def test_all_faults_come_at_once_with_file_key_and_value(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("input.resize.shortside=256", "run.yaml: input.resize.shortside: unknown key; nearest: short_side"),
+        ("augment.multi_scale.points=13", "run.yaml: augment.multi_scale.points: unknown key; nearest: num_points"),
+        ("precise_bn.epochs=5", "run.yaml: precise_bn.epochs: unknown key; nearest: every_epochs"),
+        ("teacher.weight=1.5", "run.yaml: teacher.weight: Input should be less than or equal to 1, got 1.5"),
+        ("amp=O3", "run.yaml: amp: Input should be 'O1' or 'O2', got 'O3'"),
+        ("optimizer.nesterov=yes please", "run.yaml: optimizer.nesterov: Input should be a valid boolean"),
+    ],
+)
+def test_fault_in_a_section_names_key_value_and_nearest(override: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, MINIMAL), [override])
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"data": {"root": "x"}}, "either val_ratio or val_groups"),
