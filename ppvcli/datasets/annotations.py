@@ -1,11 +1,18 @@
-"""Labelled clips from list files."""
+"""Labelled clips from list files and class files; `csv_files.py` reads the other form."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ppvcli.errors import DatasetError
+
+Format = Literal["videos", "frames"]
+
+MAX_FAULTS = 20
+"""Of one file that an error names; it counts the others."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +22,8 @@ class Sample:
     path: Path
     label: int
     """Class index, 0-based."""
+    num_frames: int | None = None
+    """Set where `path` is a folder of frames: how many are to be used. None for a video file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,21 +35,51 @@ class Split:
     labels: tuple[str, ...]
 
 
-def read_list(list_path: Path, root: Path, *, num_classes: int) -> tuple[Sample, ...]:
-    """The clips of a list file, rows `path label`, paths relative to `root` (a path may hold spaces).
+def read_samples(
+    path: Path, root: Path, *, labels: Sequence[str], format: Format = "videos", suffix: str = ""
+) -> tuple[Sample, ...]:
+    """The clips of a list or, by its suffix, a CSV file, for a network with these classes; paths relative to `root`.
 
-    Raises: DatasetError for an unreadable file, a malformed row or a label outside 0..num_classes-1, with the line.
+    A list says classes by index, a CSV by name. Of a CSV that divides its clips, the held-out ones (`val`) are taken.
+
+    Raises: DatasetError with all faults of the file, by line.
     """
-    samples = []
-    for number, line in enumerate(_read_lines(list_path), start=1):
+    if path.suffix.lower() != ".csv":
+        return read_list(path, root, num_classes=len(labels), format=format, suffix=suffix)
+    from ppvcli.datasets.csv_files import read_csv
+
+    table = read_csv(path, root, labels=labels, format=format)
+    if table.sides is not None and "val" not in table.sides:
+        raise DatasetError(f"{path}: no row has the split 'val'")
+    return table.samples if table.sides is None else table.side("val")
+
+
+def read_list(
+    list_path: Path, root: Path, *, num_classes: int, format: Format = "videos", suffix: str = ""
+) -> tuple[Sample, ...]:
+    """The clips of a list file, paths relative to `root`; a path may hold spaces, and `suffix` is added to it.
+
+    Rows are `path label` for `videos` and `folder num_frames label` for `frames`.
+
+    Raises: DatasetError for an unreadable file or, by line and all at once, malformed rows and labels outside
+    0..num_classes-1.
+    """
+    samples, faults = [], []
+    for number, line in enumerate(read_lines(list_path), start=1):
         if not line.strip():
             continue
-        path, _, label = line.strip().rpartition(" ")
-        if not path or not label.isdecimal():
-            raise DatasetError(f"{list_path}:{number}: expected 'path label', got '{line.strip()}'")
-        if int(label) >= num_classes:
-            raise DatasetError(f"{list_path}:{number}: label {label}, but there are {num_classes} classes (0-based)")
-        samples.append(Sample(root / path.strip(), int(label)))
+        try:
+            sample = _read_row(line.strip(), root, format=format, suffix=suffix)
+        except ValueError as error:
+            faults.append(f"{list_path}:{number}: {error}")
+            continue
+        if sample.label >= num_classes:
+            faults.append(
+                f"{list_path}:{number}: label {sample.label}, but there are {num_classes} classes (counted from 0)"
+            )
+        samples.append(sample)
+    if faults:
+        raise faults_error(faults)
     if not samples:
         raise DatasetError(f"{list_path}: no clips listed")
     return tuple(samples)
@@ -51,7 +90,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
     Raises: DatasetError for an unreadable or empty file, or a name that stands there twice.
     """
-    lines = [line.strip() for line in _read_lines(path) if line.strip()]
+    lines = [line.strip() for line in read_lines(path) if line.strip()]
     numbered = all(line.split(" ", 1)[0] == str(i) and " " in line for i, line in enumerate(lines))
     names = [line.split(" ", 1)[1].strip() if numbered else line for line in lines]
     if not names:
@@ -62,8 +101,29 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _read_lines(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
+    """Of a UTF-8 file, with or without a byte order mark. Raises: DatasetError."""
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"can't read {path}: {error}", hint="check data.root and the list names") from error
+
+
+def faults_error(faults: Sequence[str]) -> DatasetError:
+    """One error for all faults of a file, one a line; of very many, the first ones and their number."""
+    more = [f"... and {len(faults) - MAX_FAULTS} more faults"] if len(faults) > MAX_FAULTS else []
+    return DatasetError("\n".join([*faults[:MAX_FAULTS], *more]))
+
+
+def _read_row(row: str, root: Path, *, format: Format, suffix: str) -> Sample:
+    """Raises: ValueError that says what is wrong with the row."""
+    path, _, label = row.rpartition(" ")
+    count: str | None = None
+    if format == "frames":
+        path, _, count = path.rstrip().rpartition(" ")
+    if not path.strip() or not label.isdecimal() or (count is not None and not count.isdecimal()):
+        expected = "path label" if count is None else "folder num_frames label"
+        raise ValueError(f"expected '{expected}', got '{row}'")
+    if count is not None and int(count) == 0:
+        raise ValueError("a clip of 0 frames")
+    return Sample(root / f"{path.strip()}{suffix}", int(label), None if count is None else int(count))

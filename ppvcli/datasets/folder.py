@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ppvcli.datasets.annotations import Sample
+from ppvcli.datasets.annotations import Format, Sample
 from ppvcli.errors import DatasetError
 from ppvcli.specs import VIDEO_SUFFIXES
+from ppvcli.video.frame_folder import last_frame_number
 
 
-def scan_class_folders(root: Path) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
-    """Every video below the sub-folders of `root`, in sorted order, and the sub-folders' names as classes.
+def scan_class_folders(root: Path, *, format: Format = "videos") -> tuple[tuple[Sample, ...], tuple[str, ...]]:
+    """Every clip below the sub-folders of `root`, in sorted order, and the sub-folders' names as classes.
 
-    Hidden folders and folders without a video are no classes. Raises: DatasetError where there is no class.
+    With `frames` a clip is a folder with files `img_00001.jpg`, .... Hidden folders and folders without a clip are no
+    classes. Raises: DatasetError where there is no class.
     """
     if not root.is_dir():
         raise DatasetError(f"no folder {root}", hint="--data DIR, with one sub-folder of clips per class")
+    find = _find_videos if format == "videos" else _find_frame_folders
     clips = {
-        folder.name: sorted(
-            path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
-        )
+        folder.name: find(folder)
         for folder in sorted(root.iterdir())
         if folder.is_dir() and not folder.name.startswith(".")
     }
-    labels = tuple(name for name, paths in clips.items() if paths)
+    labels = tuple(name for name, found in clips.items() if found)
     if not labels:
-        raise DatasetError(f"{root}: no sub-folder holds a video", hint="expected DIR/<class name>/<clip>.mp4")
-    samples = tuple(Sample(path, i) for i, name in enumerate(labels) for path in clips[name])
-    return samples, labels
+        if format == "videos":
+            raise DatasetError(f"{root}: no sub-folder holds a video", hint="expected DIR/<class name>/<clip>.mp4")
+        raise DatasetError(
+            f"{root}: no sub-folder holds a folder of frames", hint="expected DIR/<class name>/<clip>/img_00001.jpg"
+        )
+    samples = (Sample(path, i, count) for i, name in enumerate(labels) for path, count in clips[name])
+    return tuple(samples), labels
 
 
 def split_by_ratio(samples: Sequence[Sample], val_ratio: float, *, seed: int) -> tuple[tuple[Sample, ...], ...]:
@@ -73,6 +79,21 @@ def split_by_group(
                 break
             held_out.add(name)
     return _divide(samples, {i for i, group in enumerate(groups) if group in held_out})
+
+
+def _find_videos(folder: Path) -> list[tuple[Path, int | None]]:
+    videos = (path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    return [(path, None) for path in sorted(videos)]
+
+
+def _find_frame_folders(folder: Path) -> list[tuple[Path, int | None]]:
+    found: list[tuple[Path, int | None]] = []
+    for parent, folders, _ in os.walk(folder):
+        folders.sort()
+        if num_frames := last_frame_number(Path(parent)):
+            found.append((Path(parent), num_frames))
+            folders.clear()
+    return found
 
 
 def _divide(samples: Sequence[Sample], val: set[int]) -> tuple[tuple[Sample, ...], ...]:

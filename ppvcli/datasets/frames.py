@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
 import shutil
 import signal
 import threading
@@ -19,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ppvcli.errors import DatasetError, VideoError
+from ppvcli.video.frame_folder import FRAME_NAME, frame_name
 
 JPEG_QUALITY = 95
 """Of OpenCV's encoder, with colour at half resolution (4:2:0); what the reference's extraction has."""
 
 _FRAMES_AT_ONCE = 256
-_NAME = re.compile(r"img_(\d{5,})\.jpg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,14 +89,9 @@ def extract_clip(job: FrameJob) -> FrameResult:
     return FrameResult(job=job, num_frames=num_frames)
 
 
-def frame_name(number: int) -> str:
-    """The file name of a frame, numbered from 1: `img_00001.jpg`."""
-    return f"img_{number:05d}.jpg"
-
-
 def count_frames(folder: Path) -> int:
     """How many frames a folder holds: N, if they are numbered 1 to N, else -1."""
-    numbers = sorted(int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
+    numbers = sorted(int(match[1]) for path in folder.iterdir() if (match := FRAME_NAME.fullmatch(path.name)))
     return len(numbers) if numbers == list(range(1, len(numbers) + 1)) else -1
 
 

@@ -1,4 +1,4 @@
-"""Batches of decoded clips, prepared by worker processes. The data set package's one Paddle file.
+"""Batches of decoded clips, prepared by worker processes.
 
 Every random choice is a function of (seed, epoch, index of the clip): neither the number of workers nor an interruption
 changes what a run sees. Frames stay uint8 until the training process normalises them.
@@ -6,13 +6,17 @@ changes what a run sees. Frames stay uint8 until the training process normalises
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from paddle.io import BatchSampler, DataLoader, Dataset
+import numpy.typing as npt
 
 from ppvcli.datasets.annotations import Sample
+from ppvcli.datasets.workers import HAVE_WORKERS, Crew, Result, map_here
 from ppvcli.errors import VideoError
 from ppvcli.specs import Preprocess
 from ppvcli.video.clip import load_frames, load_train_frames
@@ -26,6 +30,8 @@ class Failure:
 
     path: str
     error: str
+    index: int
+    """Which of the loader's samples it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +42,21 @@ class Batch:
     """uint8 [N, V, T, H, W, 3]; N may be smaller than the batch size, or 0."""
     labels: np.ndarray
     """int64 [N]."""
+    indices: np.ndarray
+    """int64 [N]: which of the loader's samples these are."""
     failed_labels: tuple[int, ...]
     failures: tuple[Failure, ...]
 
 
 class ClipLoader:
-    """Batches of `samples`: in their order with eval preprocessing, or, with `augment`, shuffled and augmented."""
+    """Batches of `samples`: in their order with eval preprocessing, or, with `augment`, shuffled and augmented.
+
+    Of `world_size` processes, the one with this `rank` gets its part of every global batch of `world_size * batch_size`
+    clips: all processes together see what one process with the global batch size sees, each clip once. The last global
+    batch is divided as evenly as possible; a part may be empty, so that all processes make the same number of steps.
+
+    Workers start with the first epoch and stay for the next ones. `num_workers` 0 decodes in this process.
+    """
 
     def __init__(
         self,
@@ -53,98 +68,127 @@ class ClipLoader:
         augment: Augment | None = None,
         seed: int = 0,
         limits: DecodeLimits = DEFAULT_LIMITS,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        self._dataset = _ClipDataset(samples, preprocess, augment, seed, limits)
+        self._samples = samples
+        self._reader = ClipReader(preprocess=preprocess, augment=augment, seed=seed, limits=limits)
         self._batch_size = batch_size
-        self._num_workers = num_workers
-        self._num_samples = len(samples)
+        self._num_workers = num_workers if HAVE_WORKERS else 0
         self._shuffle_seed = seed if augment is not None else None
+        self._rank = rank
+        self._world_size = world_size
+        self._crew: Crew | None = None
 
     def __len__(self) -> int:
         """Number of batches; the last one may be smaller."""
-        return -(-self._num_samples // self._batch_size)
+        return -(-len(self._samples) // (self._batch_size * self._world_size))
 
     def epoch(self, epoch: int = 0) -> Iterator[Batch]:
-        """All clips once. Raises: what a worker raised that is no VideoError."""
-        order = np.arange(self._num_samples)
+        """All clips once. Raises: what a worker raised that is no VideoError; DatasetError if a worker dies."""
+        order = np.arange(len(self._samples))
         if self._shuffle_seed is not None:
             order = np.random.default_rng([self._shuffle_seed, epoch]).permutation(order)
-        loader = DataLoader(
-            self._dataset,
-            batch_sampler=_EpochBatches(epoch, order, self._batch_size),
-            num_workers=self._num_workers,
-            collate_fn=_collate,
-            # a pipe carries a batch of a few megabytes in milliseconds, and can't fill a container's 64 MB of /dev/shm
-            use_shared_memory=False,
-        )
-        for frames, labels, decoded, failures in loader:
-            ok = np.asarray(decoded, dtype=bool)
-            all_labels = np.asarray(labels, dtype=np.int64)
-            yield Batch(
-                frames_nvthwc=np.asarray(frames)[ok],
-                labels=all_labels[ok],
-                failed_labels=tuple(all_labels[~ok].tolist()),
-                failures=tuple(Failure(path=path, error=error) for path, error in failures),
+        shares = batch_shares(order.tolist(), batch_size=self._batch_size, rank=self._rank, world_size=self._world_size)
+        with closing(self._read([self._item(epoch, index) for share in shares for index in share])) as results:
+            for share in shares:
+                yield self._gather(share, results)
+            next(results, None)  # lets it see that all were fetched
+
+    def _item(self, epoch: int, index: int) -> ClipItem:
+        sample = self._samples[index]
+        return ClipItem(path=sample.path, num_frames=sample.num_frames, epoch=epoch, index=index)
+
+    def _read(self, items: Sequence[ClipItem]) -> Generator[Result, None, None]:
+        if self._num_workers == 0:
+            yield from map_here(self._reader, items)
+            return
+        crew, self._crew = self._crew, None
+        if crew is None:
+            crew = Crew(
+                self._reader,
+                num_workers=self._num_workers,
+                # a batch to fetch, the next one, and no worker idle in between
+                num_slots=2 * self._batch_size + 2 * self._num_workers,
+                max_bytes=math.prod(self._reader.clip_shape),
             )
+        yield from crew.map(items)
+        self._crew = crew
 
-
-class _ClipDataset(Dataset):
-    """Items by (epoch, index), so that a worker knows what random numbers to draw."""
-
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        preprocess: Preprocess,
-        augment: Augment | None,
-        seed: int,
-        limits: DecodeLimits,
-    ) -> None:
-        super().__init__()
-        self.samples = samples
-        self.preprocess = preprocess
-        self.augment = augment
-        self.seed = seed
-        self.limits = limits
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int, str, str]:
-        epoch, index = key
-        sample = self.samples[index]
-        try:
-            if self.augment is None:
-                clip = load_frames(sample.path, self.preprocess, limits=self.limits)
+    def _gather(self, share: Sequence[int], results: Iterator[Result]) -> Batch:
+        frames = np.empty((len(share), *self._reader.clip_shape), np.uint8)
+        decoded: list[int] = []
+        failures: list[Failure] = []
+        for index in share:
+            result = next(results)
+            if isinstance(result, VideoError):
+                failures.append(Failure(path=str(self._samples[index].path), error=result.message, index=index))
             else:
-                rng = np.random.default_rng([self.seed, epoch, index])
-                clip = load_train_frames(sample.path, self.preprocess, self.augment, rng=rng, limits=self.limits)
-        except VideoError as error:
-            num_views = self.preprocess.num_views if self.augment is None else 1
-            shape = (num_views, self.preprocess.sampling.num_segments, *self.preprocess.input_hw, 3)
-            return np.zeros(shape, np.uint8), sample.label, str(sample.path), error.message
-        return clip.frames_vthwc, sample.label, "", ""
+                frames[len(decoded)] = result
+                decoded.append(index)
+        return Batch(
+            frames_nvthwc=frames[: len(decoded)],
+            labels=np.array([self._samples[index].label for index in decoded], np.int64),
+            indices=np.array(decoded, np.int64),
+            failed_labels=tuple(self._samples[failure.index].label for failure in failures),
+            failures=tuple(failures),
+        )
 
 
-class _EpochBatches(BatchSampler):
-    """Batches of (epoch, index) keys in a given order."""
+def batch_shares(order: Sequence[int], *, batch_size: int, rank: int, world_size: int) -> list[list[int]]:
+    """What process `rank` takes of every global batch of `order`: a run of `batch_size`, or fewer of the last one.
 
-    def __init__(self, epoch: int, order: np.ndarray, batch_size: int) -> None:
-        self.epoch = epoch
-        self.order = order
-        self.batch_size = batch_size
+    >>> [batch_shares(range(11), batch_size=2, rank=rank, world_size=2) for rank in (0, 1)]
+    [[[0, 1], [4, 5], [8, 9]], [[2, 3], [6, 7], [10]]]
+    """
+    shares = []
+    for start in range(0, len(order), batch_size * world_size):
+        batch = order[start : start + batch_size * world_size]
+        smaller, num_larger = divmod(len(batch), world_size)
+        first = rank * smaller + min(rank, num_larger)
+        shares.append(list(batch[first : first + smaller + (rank < num_larger)]))
+    return shares
 
-    def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for start in range(0, len(self.order), self.batch_size):
-            yield [(self.epoch, int(index)) for index in self.order[start : start + self.batch_size]]
+@dataclass(frozen=True, kw_only=True)
+class ClipItem:
+    """A clip to read."""
+
+    path: Path
+    num_frames: int | None
+    epoch: int
+    index: int
+
+    def __str__(self) -> str:
+        return str(self.path)
 
 
-def _collate(
-    items: list[tuple[np.ndarray, int, str, str]],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[tuple[str, str]]]:
-    frames, labels, paths, errors = zip(*items, strict=True)
-    decoded = np.array([not error for error in errors], dtype=np.int64)
-    failures = [(path, error) for path, error in zip(paths, errors, strict=True) if error]
-    return np.stack(frames), np.array(labels, dtype=np.int64), decoded, failures
+@dataclass(frozen=True, kw_only=True)
+class ClipReader:
+    """Reads clips, wherever it runs."""
+
+    preprocess: Preprocess
+    augment: Augment | None
+    seed: int
+    limits: DecodeLimits
+
+    @property
+    def clip_shape(self) -> tuple[int, ...]:
+        """V, T, H, W, 3."""
+        num_views = self.preprocess.num_views if self.augment is None else 1
+        return (num_views, self.preprocess.sampling.num_segments, *self.preprocess.input_hw, 3)
+
+    def __call__(self, item: ClipItem) -> npt.NDArray[np.uint8]:
+        """uint8 [V, T, H, W, 3]. Raises: VideoError."""
+        if self.augment is None:
+            clip = load_frames(item.path, self.preprocess, num_frames=item.num_frames, limits=self.limits)
+        else:
+            clip = load_train_frames(
+                item.path,
+                self.preprocess,
+                self.augment,
+                rng=np.random.default_rng([self.seed, item.epoch, item.index]),
+                num_frames=item.num_frames,
+                limits=self.limits,
+            )
+        return clip.frames_vthwc

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import numpy.typing as npt
 
 from ppvcli.specs import Preprocess
 from ppvcli.video.decoding import VideoReader, open_video
-from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits
+from ppvcli.video.frame_folder import FrameFolder
+from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits, Watch
 from ppvcli.video.sampling import eval_indices, train_indices
 from ppvcli.video.transforms import Augment, apply_resize_crop, augment_frames, normalize
 
@@ -26,6 +28,7 @@ class ClipFrames:
     num_frames: int
     """Frames that decoding the whole video yields."""
     duration_s: float
+    """0 for a folder of frames."""
     indices: npt.NDArray[np.int64]
     """The frames taken: int64 [num_clips, T]."""
     timings_ms: dict[str, float]
@@ -40,19 +43,26 @@ def load_clip(
 
 
 def load_frames(
-    path: str | Path, preprocess: Preprocess, *, decoder: str = "pyav", limits: DecodeLimits = DEFAULT_LIMITS
+    path: str | Path,
+    preprocess: Preprocess,
+    *,
+    num_frames: int | None = None,
+    decoder: str = "pyav",
+    limits: DecodeLimits = DEFAULT_LIMITS,
 ) -> ClipFrames:
     """All views of one video as the eval preprocessing takes them, before normalisation.
 
-    View order is crop-major, as the reference stacks it: all clips of the first crop, then all of the second.
+    With `num_frames`, `path` is a folder of so many frames, `img_00001.jpg` and so on, which no decoder reads. View
+    order is crop-major, as the reference stacks it: all clips of the first crop, then all of the second.
 
     Raises:
         VideoError: the file can't give the frames; see `open_video` for the kinds.
         UsageError: the preprocessing contradicts itself or does not fit the frame size.
     """
     start = time.perf_counter()
-    with open_video(path, decoder=decoder, limits=limits) as video:
-        indices, frames_thwc = _sample(video, lambda num_frames: eval_indices(preprocess.sampling, num_frames))
+    shift = _dense_shift(num_frames)
+    with _open_clip(path, num_frames, decoder=decoder, limits=limits) as video:
+        indices, frames_thwc = _sample(video, lambda count: eval_indices(preprocess.sampling, count, shift=shift))
         num_frames, duration_s = video.num_frames, video.duration_s
     unique, inverse = np.unique(indices, return_inverse=True)
     decoded = time.perf_counter()
@@ -75,18 +85,20 @@ def load_train_frames(
     augment: Augment,
     *,
     rng: np.random.Generator,
+    num_frames: int | None = None,
     decoder: str = "pyav",
     limits: DecodeLimits = DEFAULT_LIMITS,
 ) -> ClipFrames:
-    """One random, augmented clip of a video (V = 1), before normalisation. Raises: as `load_frames`."""
+    """One random, augmented clip of a video (V = 1), before normalisation; arguments and errors as `load_frames`."""
     start = time.perf_counter()
+    shift = _dense_shift(num_frames)
     state = rng.bit_generator.state
 
-    def draw(num_frames: int) -> npt.NDArray[np.int64]:
+    def draw(count: int) -> npt.NDArray[np.int64]:
         rng.bit_generator.state = state  # the same random numbers, should it be asked again
-        return train_indices(preprocess.sampling, num_frames, rng)
+        return train_indices(preprocess.sampling, count, rng, shift=shift)
 
-    with open_video(path, decoder=decoder, limits=limits) as video:
+    with _open_clip(path, num_frames, decoder=decoder, limits=limits) as video:
         indices, frames_thwc = _sample(video, draw)
         num_frames, duration_s = video.num_frames, video.duration_s
     frames_thwc = frames_thwc[np.searchsorted(np.unique(indices), indices[0])]
@@ -99,6 +111,22 @@ def load_train_frames(
         indices=indices,
         timings_ms=_timings(start, decoded),
     )
+
+
+@contextmanager
+def _open_clip(
+    path: str | Path, num_frames: int | None, *, decoder: str, limits: DecodeLimits
+) -> Iterator[VideoReader]:
+    if num_frames is None:
+        with open_video(path, decoder=decoder, limits=limits) as video:
+            yield video
+    else:
+        yield FrameFolder(Path(path), num_frames, Watch(Path(path), limits))
+
+
+def _dense_shift(num_frames: int | None) -> int:
+    """What dense sampling adds to its indices: see `dense_eval`."""
+    return 1 if num_frames is None else 0
 
 
 def _sample(

@@ -19,8 +19,8 @@ DENSE_SPAN = 64
 """Frames that one clip of dense sampling covers."""
 
 
-def eval_indices(sampling: Sampling, num_frames: int) -> Indices:
-    """The frames looked at when a video is evaluated: int64 [num_clips, T].
+def eval_indices(sampling: Sampling, num_frames: int, *, shift: int = 1) -> Indices:
+    """The frames looked at when a video is evaluated: int64 [num_clips, T]; `shift` as in `dense_eval`.
 
     Raises:
         NoFramesError: `num_frames` is below one.
@@ -30,15 +30,15 @@ def eval_indices(sampling: Sampling, num_frames: int) -> Indices:
     if sampling.num_clips > 1 and sampling.mode not in ("dense", "window"):
         raise UsageError(f"sampling '{sampling.mode}' gives one clip per video, not {sampling.num_clips}")
     if sampling.mode == "dense":
-        return dense_eval(num_frames, num_segments, num_clips=sampling.num_clips)
+        return dense_eval(num_frames, num_segments, num_clips=sampling.num_clips, shift=shift)
     if sampling.mode == "window":
         return window_eval(num_frames, num_segments, interval=_interval(sampling), num_clips=sampling.num_clips)
     single = {"uniform": uniform_eval, "select_left": select_left_eval, "linspace": linspace}[sampling.mode]
     return single(num_frames, num_segments)[np.newaxis]
 
 
-def train_indices(sampling: Sampling, num_frames: int, rng: np.random.Generator) -> Indices:
-    """One random clip of the video for training: int64 [1, T], whatever `num_clips` says.
+def train_indices(sampling: Sampling, num_frames: int, rng: np.random.Generator, *, shift: int = 1) -> Indices:
+    """One random clip of the video for training: int64 [1, T], whatever `num_clips` says; `shift` as in `dense_eval`.
 
     Raises:
         NoFramesError: `num_frames` is below one.
@@ -49,8 +49,10 @@ def train_indices(sampling: Sampling, num_frames: int, rng: np.random.Generator)
         clip = linspace(num_frames, num_segments)
     elif sampling.mode == "window":
         clip = window_train(num_frames, num_segments, interval=_interval(sampling), rng=rng)
+    elif sampling.mode == "dense":
+        clip = dense_train(num_frames, num_segments, rng=rng, shift=shift)
     else:
-        draw = {"uniform": uniform_train, "select_left": select_left_train, "dense": dense_train}[sampling.mode]
+        draw = {"uniform": uniform_train, "select_left": select_left_train}[sampling.mode]
         clip = draw(num_frames, num_segments, rng=rng)
     return clip[np.newaxis]
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ppvcli.errors import UsageError
 from ppvcli.specs import Crop, Preprocess, Resize
+from ppvcli.video.multi_scale import MultiScale, draw_box
 
 Frames = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
@@ -28,6 +29,8 @@ class Augment:
     """Share of clips that are mirrored left to right."""
     min_area_ratio: float = 1.0
     """The random crop covers this share to all of the largest region that fits the input's shape."""
+    multi_scale: MultiScale | None = None
+    """The reference's crops instead."""
 
 
 def apply_resize_crop(frames_thwc: Frames, preprocess: Preprocess) -> Frames:
@@ -44,15 +47,17 @@ def apply_resize_crop(frames_thwc: Frames, preprocess: Preprocess) -> Frames:
     scaled_hw = scaled_size(height, width, resize=resize)
     if crop.kind == "none":
         return _scale(frames_thwc, scaled_hw, backend=resize.backend)[np.newaxis]
-    if min(scaled_hw) < crop.size:
+    crop_height, crop_width = crop.hw
+    if scaled_hw[0] < crop_height or scaled_hw[1] < crop_width:
         raise UsageError(
-            f"frames of {width}x{height} become {scaled_hw[1]}x{scaled_hw[0]}, too small for a crop of {crop.size}",
-            hint=f"make the short side {crop.size} or more",
+            f"frames of {width}x{height} become {scaled_hw[1]}x{scaled_hw[0]}, too small for a crop of "
+            f"{crop_width}x{crop_height}",
+            hint=f"make the short side {max(crop.hw)} or more",
         )
     if crop.kind == "center":
         return _center_crop(frames_thwc, scaled_hw, crop=crop, backend=resize.backend)[np.newaxis]
     scaled = _scale(frames_thwc, scaled_hw, backend=resize.backend)
-    views = [scaled[:, top : top + crop.size, left : left + crop.size] for top, left in _offsets(crop, scaled_hw)]
+    views = [scaled[:, top : top + crop_height, left : left + crop_width] for top, left in _offsets(crop, scaled_hw)]
     if crop.kind == "ten":
         views = [view for plain in views for view in (plain, plain[:, :, ::-1])]
     return np.stack(views)
@@ -98,8 +103,17 @@ def augment_frames(
 ) -> Frames:
     """One random crop, perhaps mirrored, of all frames of a clip: uint8 [T, H, W, 3] -> [T, h, w, 3] of the input size.
 
-    The crop has the shape that the eval preprocessing looks at: the whole frame's where it takes the whole frame, else
-    the region that becomes a square once scaled.
+    Raises: UsageError where a crop of the reference is scaled to less than the input size.
+    """
+    cut = _area_crop if augment.multi_scale is None else _multi_scale_crop
+    clip = cut(frames_thwc, preprocess, augment, rng=rng)
+    return np.ascontiguousarray(clip[:, :, ::-1]) if rng.random() < augment.flip_ratio else clip
+
+
+def _area_crop(frames_thwc: Frames, preprocess: Preprocess, augment: Augment, *, rng: np.random.Generator) -> Frames:
+    """A crop of the shape that the eval preprocessing looks at, straight from the unscaled frame.
+
+    That is the whole frame's shape where it takes the whole frame, else the region that becomes a square once scaled.
     """
     size_hw = preprocess.input_hw
     frame_hw = (frames_thwc.shape[1], frames_thwc.shape[2])
@@ -109,21 +123,41 @@ def augment_frames(
     crop_hw = (largest_hw[0] * side_ratio, largest_hw[1] * side_ratio)
     top, left = (rng.uniform(0.0, whole - part) for whole, part in zip(scaled_hw, crop_hw, strict=True))
     box = _source_box(top, left, size_hw=crop_hw, scaled_hw=scaled_hw, frame_hw=frame_hw)
-    clip = _resize_box(frames_thwc, box, size_hw=size_hw)
-    return np.ascontiguousarray(clip[:, :, ::-1]) if rng.random() < augment.flip_ratio else clip
+    return _resize_box(frames_thwc, box, size_hw=size_hw)
+
+
+def _multi_scale_crop(
+    frames_thwc: Frames, preprocess: Preprocess, augment: Augment, *, rng: np.random.Generator
+) -> Frames:
+    """The reference's steps one by one: each rounds to whole grey levels, so none can be left out."""
+    multi_scale, backend = augment.multi_scale, preprocess.resize.backend
+    assert multi_scale is not None
+    if multi_scale.scale_first:
+        frame_hw = (frames_thwc.shape[1], frames_thwc.shape[2])
+        frames_thwc = _scale(frames_thwc, scaled_size(*frame_hw, resize=preprocess.resize), backend=backend)
+    left, top, right, bottom = draw_box((frames_thwc.shape[1], frames_thwc.shape[2]), multi_scale, rng=rng)
+    size, (height, width) = multi_scale.size, preprocess.input_hw
+    scaled = _scale(frames_thwc[:, top:bottom, left:right], (size, size), backend=backend)
+    if size < max(height, width):
+        raise UsageError(
+            f"crops of {size}x{size} are smaller than the network's input of {width}x{height}",
+            hint=f"--set augment.multi_scale.size={max(height, width)}",
+        )
+    left, top = (int(rng.integers(size - part + 1)) for part in (width, height))
+    return np.ascontiguousarray(scaled[:, top : top + height, left : left + width])
 
 
 def _center_crop(frames_thwc: Frames, scaled_hw: tuple[int, int], *, crop: Crop, backend: str) -> Frames:
-    top, left = (_half(length - crop.size, rounding=crop.rounding) for length in scaled_hw)
+    size_hw = height, width = crop.hw
+    top, left = (_half(whole - part, rounding=crop.rounding) for whole, part in zip(scaled_hw, size_hw, strict=True))
     frame_hw = (frames_thwc.shape[1], frames_thwc.shape[2])
-    size_hw = (crop.size, crop.size)
     if backend == "cv2" or scaled_hw == frame_hw:
-        return _scale(frames_thwc, scaled_hw, backend=backend)[:, top : top + crop.size, left : left + crop.size]
+        return _scale(frames_thwc, scaled_hw, backend=backend)[:, top : top + height, left : left + width]
     if _rows_first(frame_hw, scaled_hw):
         # the whole height: a box's float32 edges tip the many ties of a portrait's middle row, 1 % of a sparse sample
-        box = _source_box(0, left, size_hw=(scaled_hw[0], crop.size), scaled_hw=scaled_hw, frame_hw=frame_hw)
-        columns = _resize_box(frames_thwc, box, size_hw=(scaled_hw[0], crop.size), rows_first=True)
-        return columns[:, top : top + crop.size]
+        box = _source_box(0, left, size_hw=(scaled_hw[0], width), scaled_hw=scaled_hw, frame_hw=frame_hw)
+        columns = _resize_box(frames_thwc, box, size_hw=(scaled_hw[0], width), rows_first=True)
+        return columns[:, top : top + height]
     box = _source_box(top, left, size_hw=size_hw, scaled_hw=scaled_hw, frame_hw=frame_hw)
     return _resize_box(frames_thwc, box, size_hw=size_hw)
 
@@ -189,7 +223,7 @@ def _half(margin: int, *, rounding: str) -> int:
 
 def _offsets(crop: Crop, scaled_hw: tuple[int, int]) -> list[tuple[int, int]]:
     """Top and left of each crop: multiples of a quarter of the margin, rounded down, as the reference steps."""
-    step_y, step_x = (scaled_hw[0] - crop.size) // 4, (scaled_hw[1] - crop.size) // 4
+    step_y, step_x = ((whole - part) // 4 for whole, part in zip(scaled_hw, crop.hw, strict=True))
     centre = (2 * step_y, 2 * step_x)
     if crop.kind == "three":
         return [(2 * step_y, 0), (2 * step_y, 4 * step_x), centre]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ppvcli.datasets.annotations import Sample, read_labels, read_list
+from ppvcli.datasets.annotations import Sample, read_labels, read_list, read_samples
 from ppvcli.errors import DatasetError
 
 
@@ -53,3 +53,51 @@ def test_real_lists_agree_with_the_class_folders(shared_dir: Path) -> None:
     samples = read_list(root / "weizmann_test.list", root, num_classes=len(labels))
     assert len(samples) == 30
     assert all(sample.path.is_file() and sample.path.parent.name == labels[sample.label] for sample in samples)
+
+
+def test_rows_of_frames_say_how_many(tmp_path: Path) -> None:
+    (tmp_path / "a.list").write_text("\ufeffx/one.mp4 80 0\nwith  space 7 1\n", encoding="utf-8")
+    samples = read_list(tmp_path / "a.list", tmp_path, num_classes=2, format="frames")
+    assert samples == (Sample(tmp_path / "x/one.mp4", 0, 80), Sample(tmp_path / "with  space", 1, 7))
+
+
+@pytest.mark.parametrize("row", ["clip 1", "clip x 1", "clip 0 1", "clip -3 1", "7 1"])
+def test_malformed_row_of_frames_is_named(row: str, tmp_path: Path) -> None:
+    (tmp_path / "a.list").write_text(f"good 3 0\n{row}\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"a\.list:2: (expected 'folder num_frames label'|a clip of 0 frames)"):
+        read_list(tmp_path / "a.list", tmp_path, num_classes=2, format="frames")
+
+
+def test_suffix_is_added_to_every_path(tmp_path: Path) -> None:
+    (tmp_path / "a.list").write_text("Archery/v_g01 0\n/abs/v_g02 1\n", encoding="utf-8")
+    samples = read_list(tmp_path / "a.list", tmp_path, num_classes=2, suffix=".avi")
+    assert [sample.path for sample in samples] == [tmp_path / "Archery/v_g01.avi", Path("/abs/v_g02.avi")]
+
+
+def test_all_faults_of_a_list_are_told_at_once_but_not_thousands(tmp_path: Path) -> None:
+    (tmp_path / "a.list").write_text("one\ntwo.avi 9\nthree.avi 0\n" + "x\n" * 30, encoding="utf-8")
+    with pytest.raises(DatasetError) as caught:
+        read_list(tmp_path / "a.list", tmp_path, num_classes=2)
+    lines = caught.value.message.splitlines()
+    assert lines[0] == f"{tmp_path}/a.list:1: expected 'path label', got 'one'"
+    assert "a.list:2: label 9, but there are 2 classes" in lines[1]
+    assert "a.list:4: " in lines[2]
+    assert len(lines) == 21
+    assert lines[-1] == "... and 12 more faults"
+
+
+def test_samples_of_a_list_and_of_a_csv_are_the_same(tmp_path: Path) -> None:
+    (tmp_path / "a.list").write_text("one.avi 1\ntwo.avi 0\n", encoding="utf-8")
+    (tmp_path / "a.csv").write_text("path,label\none.avi,walk\ntwo.avi,bend\n", encoding="utf-8")
+    expected = (Sample(tmp_path / "one.avi", 1), Sample(tmp_path / "two.avi", 0))
+    for name in ("a.list", "a.csv"):
+        assert read_samples(tmp_path / name, tmp_path, labels=("bend", "walk", "run")) == expected
+
+
+def test_samples_of_a_csv_with_a_split_are_those_held_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("path,label,split\none.avi,walk,train\ntwo.avi,bend,val\n", encoding="utf-8")
+    assert read_samples(path, tmp_path, labels=("walk", "bend")) == (Sample(tmp_path / "two.avi", 1),)
+    path.write_text("path,label,split\none.avi,walk,train\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match="no row has the split 'val'"):
+        read_samples(path, tmp_path, labels=("walk", "bend"))

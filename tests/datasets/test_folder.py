@@ -27,6 +27,22 @@ def test_sub_folders_with_videos_are_the_classes_in_sorted_order(tmp_path: Path)
     ]  # fmt: skip
 
 
+def test_sub_folders_with_folders_of_frames_are_the_classes(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        *(f"walk/b/img_{i:05d}.jpg" for i in (1, 2, 3)),
+        *("walk/deep/a/img_00001.jpg", "bend/c/img_00001.jpg", "bend/c/img_00002.jpg", "bend/c/notes.txt"),
+        *("videos/x.avi", "other/d/frame000001.jpg", ".cache/e/img_00001.jpg"),
+    )
+    samples, labels = scan_class_folders(tmp_path, format="frames")
+    assert labels == ("bend", "walk")
+    assert [(s.path.relative_to(tmp_path).as_posix(), s.label, s.num_frames) for s in samples] == [
+        ("bend/c", 0, 2), ("walk/b", 1, 3), ("walk/deep/a", 1, 1),
+    ]  # fmt: skip
+    with pytest.raises(DatasetError, match="no sub-folder holds a folder of frames"):
+        scan_class_folders(tmp_path / "videos", format="frames")
+
+
 def test_folder_without_classes_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no sub-folder holds a video"):
         scan_class_folders(tmp_path)

@@ -1,0 +1,106 @@
+"""Labelled clips from a CSV file: a header, then one clip a row, with the name of its class."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ppvcli.datasets.annotations import Format, Sample, faults_error
+from ppvcli.errors import DatasetError
+from ppvcli.video.frame_folder import last_frame_number
+
+Side = Literal["train", "val"]
+
+_SIDES: dict[str, Side] = {"train": "train", "val": "val"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsvTable:
+    """What a CSV file says."""
+
+    samples: tuple[Sample, ...]
+    """In the order of the rows."""
+    labels: tuple[str, ...]
+    sides: tuple[Side, ...] | None
+    """Of each sample, where the file has a column `split`."""
+
+    def side(self, name: Side) -> tuple[Sample, ...]:
+        """The clips that the file puts on this side."""
+        assert self.sides is not None
+        return tuple(sample for sample, side in zip(self.samples, self.sides, strict=True) if side == name)
+
+
+def read_csv(path: Path, root: Path, *, labels: Sequence[str] | None = None, format: Format = "videos") -> CsvTable:
+    """The clips of a CSV file with the columns `path` (relative to `root`), `label` and perhaps `split` (train or val).
+
+    `label` holds class names. Their indices are those of `labels`, or, without it, of the sorted names in the file.
+    Other columns are left alone, blank lines skipped, spaces around a value dropped. UTF-8, with or without a byte
+    order mark.
+
+    Raises: DatasetError for an unreadable file or, by line and all at once, for what is wrong with its rows.
+    """
+    faults: list[str] = []
+    clips: list[Path] = []
+    names: list[str] = []
+    sides: list[Side] = []
+    for number, clip, name, split in _rows(path, faults):
+        if not clip or not name:
+            faults.append(f"{path}:{number}: {'path' if not clip else 'label'} is empty")
+        elif labels is not None and name not in labels:
+            near = difflib.get_close_matches(name, labels, n=3)
+            nearest = f"; nearest: {', '.join(near)}" if near else ""
+            faults.append(f"{path}:{number}: unknown class '{name}'{nearest}")
+        elif split is not None and split not in _SIDES:
+            faults.append(f"{path}:{number}: split '{split}' is neither train nor val")
+        else:
+            clips.append(root / clip)
+            names.append(name)
+            if split is not None:
+                sides.append(_SIDES[split])
+    if faults:
+        raise faults_error(faults)
+    if not clips:
+        raise DatasetError(f"{path}: no clips listed")
+    known = tuple(labels) if labels is not None else tuple(sorted(set(names)))
+    index = {name: i for i, name in enumerate(known)}
+    return CsvTable(
+        samples=tuple(
+            Sample(clip, index[name], max(1, last_frame_number(clip)) if format == "frames" else None)
+            for clip, name in zip(clips, names, strict=True)
+        ),
+        labels=known,
+        sides=tuple(sides) or None,
+    )
+
+
+def _rows(path: Path, faults: list[str]) -> Iterator[tuple[int, str, str, str | None]]:
+    """(line, path, label, split) of every row that has as many fields as the header; the others are `faults`."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"can't read {path}: {error}", hint="check data.root and data.csv") from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        columns = {name: header.index(name) for name in ("path", "label", "split") if name in header}
+        if not {"path", "label"} <= columns.keys():
+            raise DatasetError(
+                f"{path}: the first line names the columns {', '.join(header) or '(none)'}, but not path and label",
+                hint="let the file begin with: path,label",
+            )
+        for fields in reader:
+            values = [field.strip() for field in fields]
+            if not any(values):
+                continue
+            if len(values) != len(header):
+                faults.append(f"{path}:{reader.line_num}: {len(values)} fields, but {len(header)} columns")
+                continue
+            split = values[columns["split"]] if "split" in columns else None
+            yield reader.line_num, values[columns["path"]], values[columns["label"]], split
+    except csv.Error as error:
+        raise DatasetError(f"{path}:{reader.line_num}: {error}") from error

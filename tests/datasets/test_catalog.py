@@ -1,0 +1,114 @@
+"""From a config to a split, in every form that a data set may have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ppvcli
+from ppvcli.configs.schema import DataConfig
+from ppvcli.datasets.catalog import open_split
+from ppvcli.datasets.loader import ClipLoader
+from ppvcli.errors import DatasetError
+from ppvcli.specs import Crop, Preprocess, Resize, Sampling
+from ppvcli.video.render import render_action, write_video
+from ppvcli.video.transforms import Augment
+from tests.datasets.fake_ucf101 import listed_paths, write_clips, write_lists
+
+ROWS = [f"v_{name}_g{group:02d}.avi,{name}" for group in range(1, 6) for name in ("walk", "bend")]
+
+
+def test_csv_with_a_split_is_taken_as_it_stands(tmp_path: Path) -> None:
+    rows = [f"{row},{'val' if 'g05' in row else 'train'}" for row in ROWS]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,label,split", *rows]))
+    split = open_split(DataConfig(root=str(tmp_path), csv="clips.csv"), seed=0)
+    assert split.labels == ("bend", "walk")
+    assert [sample.path.name for sample in split.val] == ["v_walk_g05.avi", "v_bend_g05.avi"]
+    assert len(split.train) == 8
+    with pytest.raises(DatasetError, match="has a column 'split'"):
+        open_split(DataConfig(root=str(tmp_path), csv="clips.csv", val_ratio=0.5), seed=0)
+
+
+def test_csv_without_a_split_is_divided_like_class_folders(tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text("\n".join(["path,label", *ROWS]))
+    by_ratio = open_split(DataConfig(root=str(tmp_path), csv="clips.csv", val_ratio=0.2), seed=3)
+    assert [len(by_ratio.train), len(by_ratio.val)] == [8, 2]
+    assert {sample.label for sample in by_ratio.val} == {0, 1}
+    assert by_ratio == open_split(DataConfig(root=str(tmp_path), csv="clips.csv", val_ratio=0.2), seed=3)
+    by_group = open_split(
+        DataConfig(root=str(tmp_path), csv="clips.csv", val_groups=("02",), group_pattern=r"g(\d+)"), seed=0
+    )
+    assert [sample.path.name for sample in by_group.val] == ["v_walk_g02.avi", "v_bend_g02.avi"]
+    with pytest.raises(DatasetError, match="nothing else says which clips to hold out"):
+        open_split(DataConfig(root=str(tmp_path), csv="clips.csv"), seed=0)
+
+
+def test_label_file_decides_the_indices_of_a_csv(tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text("path,label,split\na.avi,walk,train\nb.avi,bend,val\n")
+    (tmp_path / "labels.txt").write_text("walk\nrun\nbend\n")
+    split = open_split(DataConfig(root=str(tmp_path), csv="clips.csv", labels="labels.txt"), seed=0)
+    assert split.labels == ("walk", "run", "bend")
+    assert (split.train[0].label, split.val[0].label) == (0, 2)
+
+
+def test_csv_that_holds_nothing_out_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text("path,label,split\na.avi,walk,train\n")
+    with pytest.raises(DatasetError, match="one side empty: 1 train, 0 val"):
+        open_split(DataConfig(root=str(tmp_path), csv="clips.csv"), seed=0)
+
+
+def test_lists_of_the_reference_without_suffix_are_read(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("Archery/v_g01 0\n")
+    (tmp_path / "val.txt").write_text("Bowling/v_g02 1\n")
+    (tmp_path / "labels.txt").write_text("Archery\nBowling\n")
+    config = DataConfig(
+        root=str(tmp_path), train_list="train.txt", val_list="val.txt", labels="labels.txt", suffix=".avi"
+    )
+    assert open_split(config, seed=0).val[0].path == tmp_path / "Bowling" / "v_g02.avi"
+
+
+def test_prepared_frames_can_be_trained_on(tmp_path: Path) -> None:
+    write_lists(tmp_path / "ucf101" / "ucfTrainTestlist")
+    wanted = [path for path in listed_paths() if path.startswith(("HandstandPushups/", "Surfing/"))]
+    write_clips(tmp_path / "ucf101" / "videos", wanted)
+    (tmp_path / "classes.txt").write_text("HandstandPushups\nSurfing\n")
+    out = tmp_path / "out"
+    prepared = ppvcli.prepare_ucf101_66(
+        out, source=tmp_path / "ucf101", format="frames", classes=tmp_path / "classes.txt"
+    )
+    split = open_split(
+        DataConfig(
+            root=str(out),
+            format="frames",
+            train_list=prepared.train_list,
+            val_list=prepared.val_list,
+            labels=prepared.labels,
+        ),
+        seed=0,
+    )
+    assert split.labels == ("HandstandPushups", "Surfing")
+    dense = Preprocess(
+        sampling=Sampling(mode="dense", num_segments=8), resize=Resize(short_side=64), crop=Crop(kind="center", size=64)
+    )
+    for samples, augment in ((split.train, Augment()), (split.val, None)):
+        batches = list(ClipLoader(samples, dense, batch_size=16, num_workers=1, augment=augment).epoch())
+        assert not [failure for batch in batches for failure in batch.failures]
+        assert sum(len(batch.labels) for batch in batches) == len(samples) > 0
+        assert np.ptp(batches[0].frames_nvthwc) > 50
+
+
+def test_class_folders_of_frames_and_of_videos_can_lie_side_by_side(tmp_path: Path) -> None:
+    for name in ("walk", "bend"):
+        for i in range(2):
+            path = tmp_path / name / f"{i}.mp4"
+            path.parent.mkdir(exist_ok=True)
+            write_video(path, render_action(name, num_frames=12))
+            (tmp_path / name / f"clip{i}").mkdir()
+            (tmp_path / name / f"clip{i}" / "img_00001.jpg").touch()
+    videos = open_split(DataConfig(root=str(tmp_path), val_ratio=0.5), seed=0)
+    frames = open_split(DataConfig(root=str(tmp_path), val_ratio=0.5, format="frames"), seed=0)
+    assert {sample.path.suffix for sample in (*videos.train, *videos.val)} == {".mp4"}
+    assert {sample.num_frames for sample in (*frames.train, *frames.val)} == {1}
+    assert videos.labels == frames.labels == ("bend", "walk")

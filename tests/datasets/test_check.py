@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ppvcli.datasets.annotations import Sample, Split
+from ppvcli.datasets.check import check_data, write_check
+from ppvcli.datasets.workers import Crew, WorkerDiedError
+from ppvcli.video.limits import DecodeLimits
+from ppvcli.video.render import render_action, write_video
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four good clips of different content, one cut within its frames, one that is text, one that is missing."""
+    folder = tmp_path_factory.mktemp("clips")
+    for name in ("walk", "bend", "jack", "run"):
+        write_video(folder / f"{name}.avi", render_action(name, num_frames=40), codec="mpeg4")
+    content = (folder / "walk.avi").read_bytes()
+    (folder / "cut.avi").write_bytes(content[: len(content) * 2 // 3])
+    (folder / "text.avi").write_text("no video")
+    return folder
+
+
+def split_of(folder: Path, train: str, val: str, labels: tuple[str, ...] = ("a", "b")) -> Split:
+    """Sides as words `name:label`."""
+
+    def side(words: str) -> tuple[Sample, ...]:
+        pairs = (word.split(":") for word in words.split())
+        return tuple(Sample(folder / f"{name}.avi", int(label)) for name, label in pairs)
+
+    return Split(train=side(train), val=side(val), labels=labels)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_every_broken_clip_of_both_sides_is_found(num_workers: int, clips: Path) -> None:
+    split = split_of(clips, "walk:0 text:0 cut:1", "none:0 bend:1")
+    calls: list[tuple[int, int]] = []
+    check = check_data(split, num_workers=num_workers, on_clip=lambda *call: calls.append(call))
+    assert (check.num_train, check.num_val) == (3, 2)
+    assert [Path(path).name for path, _ in check.broken] == ["text.avi", "none.avi"]
+    assert "nothing is there" in check.broken[1][1]
+    ((doubtful, remark),) = check.doubtful
+    assert doubtful.endswith("cut.avi")
+    assert remark.startswith("damaged")
+    assert calls == [(i, 5) for i in range(1, 6)]
+    assert len(check.problems) == 3
+
+
+def test_good_data_set_has_no_problems(clips: Path) -> None:
+    check = check_data(split_of(clips, "walk:0 bend:1", "jack:0 run:1"), num_workers=0)
+    assert check.problems == ()
+
+
+def test_clips_on_both_sides_are_found_by_path_and_by_content(clips: Path, tmp_path: Path) -> None:
+    shutil.copy(clips / "jack.avi", tmp_path / "copy.avi")
+    (tmp_path / "link.avi").symlink_to(clips / "run.avi")
+    split = split_of(clips, "walk:0 walk:1 bend:1 jack:0 run:0", "walk:0 walk:0")
+    split = Split(
+        train=split.train,
+        val=(*split.val, Sample(tmp_path / "copy.avi", 0), Sample(tmp_path / "link.avi", 0)),
+        labels=split.labels,
+    )
+    check = check_data(split, num_workers=0)
+    assert [(Path(train).name, Path(val).name) for train, val in sorted(check.on_both_sides)] == [
+        ("jack.avi", "copy.avi"), ("run.avi", "link.avi"), ("walk.avi", "walk.avi"),
+    ]  # fmt: skip
+    assert [Path(path).name for path in check.repeated] == ["walk.avi", "walk.avi"]
+
+
+def test_classes_without_clips_are_named(clips: Path) -> None:
+    check = check_data(split_of(clips, "walk:0 bend:2", "jack:2", labels=("a", "b", "c")), num_workers=0)
+    assert check.classes_without_train == ("b",)
+    assert check.classes_without_val == ("a", "b")
+
+
+def test_folders_of_frames_are_decoded_to_the_end(tmp_path: Path) -> None:
+    for name in ("good", "more", "fewer", "damaged", "sizes"):
+        (tmp_path / name).mkdir()
+        for number, frame in enumerate(render_action("walk", num_frames=4), start=1):
+            Image.fromarray(frame).save(tmp_path / name / f"img_{number:05d}.jpg")
+    (tmp_path / "damaged" / "img_00003.jpg").write_bytes(b"\xff\xd8")
+    Image.new("RGB", (8, 8)).save(tmp_path / "sizes" / "img_00004.jpg")
+    counts = {"good": 4, "more": 3, "fewer": 9, "damaged": 4, "sizes": 4}
+    samples = tuple(Sample(tmp_path / name, 0, count) for name, count in counts.items())
+    check = check_data(Split(train=samples, val=(samples[0],), labels=("a",)), num_workers=0)
+    assert [(Path(path).name, remark) for path, remark in check.doubtful] == [
+        ("more", "the folder holds 4 frames, the list says 3")
+    ]
+    assert [Path(path).name for path, _ in check.broken] == ["fewer", "damaged", "sizes"]
+    assert [Path(train).name for train, _ in check.on_both_sides] == ["good"]
+
+
+def test_limits_hold(clips: Path) -> None:
+    check = check_data(split_of(clips, "walk:0", "bend:1"), num_workers=0, limits=DecodeLimits(max_pixels=100))
+    assert [error for _, error in check.broken if "more than 100 pixels" not in error] == []
+    assert len(check.broken) == 2
+
+
+def test_clip_that_crashes_its_process_is_a_finding(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The crash is played: a crew that dies over one clip, wherever that stands."""
+    whole_map = Crew.map
+
+    def dying_map(crew: Crew, items: list[object]) -> object:
+        for item, result in zip(items, whole_map(crew, items), strict=True):
+            if "bend" in str(item):
+                raise WorkerDiedError("was killed by SIGSEGV", item)
+            yield result
+
+    monkeypatch.setattr(Crew, "map", dying_map)
+    check = check_data(split_of(clips, "walk:0 bend:1 text:0", "jack:0 run:1"), num_workers=1)
+    assert [Path(path).name for path, _ in check.broken] == ["bend.avi", "text.avi"]
+    assert "was killed by SIGSEGV" in check.broken[0][1]
+
+
+def test_report_has_one_problem_a_line(clips: Path, tmp_path: Path) -> None:
+    check = check_data(split_of(clips, "walk:0 text:0 walk:0", "none:0 bend:1"), num_workers=0)
+    write_check(check, tmp_path / "check.tsv")
+    lines = [line.split("\t") for line in (tmp_path / "check.tsv").read_text().splitlines()]
+    assert lines[0] == ["problem", "what", "detail"]
+    assert [line[0] for line in lines[1:]] == ["broken", "broken", "repeated", "class"]
+    assert all(len(line) == 3 for line in lines)
+
+
+def test_real_clips_are_whole(shared_dir: Path) -> None:
+    folder = shared_dir / "data" / "weizmann" / "walk"
+    samples = tuple(Sample(path, 0) for path in sorted(folder.glob("*.avi"))[:2])
+    check = check_data(Split(train=samples[:1], val=samples[1:], labels=("walk",)), num_workers=0)
+    assert check.problems == ()
