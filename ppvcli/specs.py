@@ -27,7 +27,7 @@ class Sampling:
     num_segments: int
     """Frames of one clip, T."""
     num_clips: int = 1
-    """Clips of one video at eval; more than one only for `dense`."""
+    """Clips of one video at eval; more than one only for `dense` and `window`."""
     frame_interval: int | None = None
     """Distance of neighbouring frames; `window` only (the others derive it)."""
 
@@ -50,16 +50,24 @@ class Resize:
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """Square crops of a scaled frame: 1 (`center`), 10 (`ten`), 3 (`three`), or the whole frame as it is (`none`)."""
+    """Crops of a scaled frame: 1 (`center`), 10 (`ten`), 3 (`three`), or the whole frame as it is (`none`)."""
 
     kind: Literal["center", "ten", "three", "none"]
     size: int = 224
+    """Side of the square."""
+    size_hw: tuple[int, int] | None = None
+    """Height and width of crops that are no squares, in place of `size`."""
     rounding: Literal["floor", "round"] = "floor"
     """`center` only: how an odd margin is halved (`round` is round-half-even)."""
 
     @property
     def num_crops(self) -> int:
         return {"center": 1, "ten": 10, "three": 3, "none": 1}[self.kind]
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Height and width of a crop; not for `none`."""
+        return self.size_hw or (self.size, self.size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +89,19 @@ class Preprocess:
     def input_hw(self) -> tuple[int, int]:
         """Height and width of what the network sees."""
         if self.crop.kind != "none":
-            return (self.crop.size, self.crop.size)
+            return self.crop.hw
         assert self.resize.size_hw is not None
         return self.resize.size_hw
+
+    @property
+    def protocol(self) -> str:
+        """What one video is measured from, such as `25 frames x 10 crops` or `8 frames x 10 clips x 3 crops`."""
+        parts = [f"{self.sampling.num_segments} frames"]
+        if self.sampling.num_clips > 1:
+            parts.append(f"{self.sampling.num_clips} clips")
+        num_crops = self.crop.num_crops
+        parts.append("whole frame" if self.crop.kind == "none" else f"{num_crops} crop{'s'[: num_crops > 1]}")
+        return " x ".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +115,8 @@ class NetworkSpec:
     """Of the ResNet families."""
     data_format: Literal["NCHW", "NHWC"] = "NCHW"
     """Layout inside the network (TSM only); its input is [N, T, 3, H, W] either way."""
+    temporal_shift: bool = True
+    """Off only for `tsm_efflite0`, to measure what the shift is worth; without it frames have no order."""
     temporal_attention: bool = False
     """PP-TSMv2's learned per-frame scaling (LTA)."""
     teacher: NetworkSpec | None = None

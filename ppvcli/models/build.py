@@ -50,6 +50,8 @@ def _check(spec: NetworkSpec) -> None:
         raise UsageError(f"{spec.architecture} has no {spec.data_format} form; only tsm has")
     if spec.temporal_attention and spec.architecture != "pptsmv2":
         raise UsageError(f"{spec.architecture} has no temporal attention; only pptsmv2 has")
+    if not spec.temporal_shift and spec.architecture != "tsm_efflite0":
+        raise UsageError(f"the temporal shift of {spec.architecture} can't be switched off; that of tsm_efflite0 can")
     if spec.architecture not in ("tsn", "pptsn") and (spec.num_segments is None or spec.num_segments < MIN_SEGMENTS):
         raise UsageError(
             f"{spec.architecture} shifts features over time and needs num_segments of {MIN_SEGMENTS} or more, "

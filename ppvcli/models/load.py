@@ -90,7 +90,8 @@ def _read_imagenet_backbone() -> _Source:
 
 
 def _load(source: _Source, row: ModelRow, *, num_classes: int | None) -> nn.Layer:
-    spec = row.network
+    metadata = source.metadata or WeightsMetadata()
+    spec = row.network if metadata.network is None or metadata.model != row.name else metadata.network
     if spec.teacher is not None and not any(key.startswith("Teacher.") for key in source.tensors):
         spec = replace(spec, teacher=None)
     count = num_classes or _num_classes(source.tensors, spec) or row.num_classes
@@ -102,7 +103,6 @@ def _load(source: _Source, row: ModelRow, *, num_classes: int | None) -> nn.Laye
         candidates=lambda: _zoo_shapes(source.tensors),
         source=f"{source.path} as {row.name}",
     )
-    metadata = source.metadata or WeightsMetadata()
     if num_classes is None:
         _check_arithmetic(source, row)
     labels = None if match.reinitialized else metadata.labels
@@ -130,7 +130,10 @@ def _check_arithmetic(source: _Source, row: ModelRow) -> None:
     name = source.metadata.model if source.metadata is not None else None
     if name not in ZOO:
         return
-    trained, wanted = (replace(r.network, teacher=None, data_format="NCHW") for r in (ZOO[name], row))
+    if name == row.name:
+        return
+    specs = ((source.metadata and source.metadata.network) or ZOO[name].network, row.network)
+    trained, wanted = (replace(spec, teacher=None, data_format="NCHW") for spec in specs)
     if trained != wanted:
         raise WeightsMismatchError(
             f"{source.path} holds weights of {name}, and {row.name} is another network "

@@ -91,10 +91,11 @@ class InvertedResidual(nn.Layer):
 class EfficientNetLite0(nn.Layer):
     """Frames [N*T, 3, H, W] -> pooled features [N*T, 1280].
 
-    The first `num_frozen_stages` of the seven stages, and the stem with them, run without gradients.
+    `num_segments` is the number of frames of a clip, over which blocks shift their input if `shifted`. The first
+    `num_frozen_stages` of the seven stages, and the stem with them, run without gradients.
     """
 
-    def __init__(self, num_segments: int) -> None:
+    def __init__(self, num_segments: int, *, shifted: bool = True) -> None:
         super().__init__()
         self.num_frozen_stages = 0
         self.stem = ConvBN(3, STEM_CHANNELS, 3, stride=2)
@@ -111,7 +112,7 @@ class EfficientNetLite0(nn.Layer):
                         stride=stride if i == 0 else 1,
                         expansion=expansion,
                         residual=i > 0,
-                        shift=num_segments if i > 0 and number >= FIRST_SHIFTED_STAGE else None,
+                        shift=num_segments if shifted and i > 0 and number >= FIRST_SHIFTED_STAGE else None,
                     )
                 )
                 channels = width
@@ -150,7 +151,8 @@ class TSMEfficientNetLite0(Recognizer2D):
         head = ClipMeanHead(
             plain_linear(FEATURE_CHANNELS, num_classes, std=0.01), dropout=DROPOUT if dropout is None else dropout
         )
-        super().__init__(EfficientNetLite0(spec.num_segments), head, num_segments=spec.num_segments)
+        backbone = EfficientNetLite0(spec.num_segments, shifted=spec.temporal_shift)
+        super().__init__(backbone, head, num_segments=spec.num_segments)
 
 
 def imagenet_state(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

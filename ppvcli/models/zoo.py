@@ -47,15 +47,8 @@ class ModelRow:
 
     @property
     def protocol(self) -> str:
-        """What one video is measured from, such as `25 frames x 10 crops` or `8 frames x 10 clips x 3 crops`."""
-        parts = [f"{self.preprocess.sampling.num_segments} frames"]
-        if self.preprocess.sampling.num_clips > 1:
-            parts.append(f"{self.preprocess.sampling.num_clips} clips")
-        num_crops = self.preprocess.crop.num_crops
-        parts.append(
-            "whole frame" if self.preprocess.crop.kind == "none" else f"{num_crops} crop{'s'[: num_crops > 1]}"
-        )
-        return " x ".join(parts)
+        """What one video is measured from: `Preprocess.protocol`."""
+        return self.preprocess.protocol
 
 
 # --- networks that more than one row has ------------------------------------------------------------------------------

@@ -37,6 +37,8 @@ BEST_WEIGHTS = Path("best") / "weights.safetensors"
 LAST_CHECKPOINT = Path("last") / "checkpoint.safetensors"
 CHECKPOINT_MODEL_PREFIX = "model/"
 CHECKPOINT_OPTIMIZER_PREFIX = "optimizer/"
+CHECKPOINT_RAW_PREFIX = "raw/"
+"""The weights that steps go on from, where `model/` holds their moving average."""
 _AGAIN = "copy or download the file again"
 _HEAD_BYTES = 512
 _MAX_HEADER_BYTES = 100_000_000
@@ -173,7 +175,8 @@ def _read_safetensors(path: Path) -> WeightFile:
         keys = list(file.keys())
         is_checkpoint = any(key.startswith(CHECKPOINT_MODEL_PREFIX) for key in keys)
         if is_checkpoint:
-            strange = [k for k in keys if not k.startswith((CHECKPOINT_MODEL_PREFIX, CHECKPOINT_OPTIMIZER_PREFIX))]
+            prefixes = (CHECKPOINT_MODEL_PREFIX, CHECKPOINT_OPTIMIZER_PREFIX, CHECKPOINT_RAW_PREFIX)
+            strange = [key for key in keys if not key.startswith(prefixes)]
             if strange:
                 raise WeightsFormatError(
                     f"{path}: a checkpoint with tensors of neither network nor optimizer: {strange}"

@@ -15,12 +15,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ppvcli.specs import Crop, Preprocess, Resize, Sampling
+from ppvcli.specs import Crop, NetworkSpec, Preprocess, Resize, Sampling
 
 FORMAT = "ppvcli/1"
-_FIELDS = ("format", "model", "labels", "preprocess")
+_FIELDS = ("format", "model", "labels", "preprocess", "network")
 _MAX_LABELS = 100_000
-_RANGES = {"num_segments": 1024, "num_clips": 1024, "frame_interval": 100_000, "short_side": 8192, "size": 8192}
+_RANGES = {
+    "num_segments": 1024,
+    "num_clips": 1024,
+    "frame_interval": 100_000,
+    "short_side": 8192,
+    "size": 8192,
+    "depth": 101,
+}
 """Largest value of an integer field; the smallest is 1. A hostile header must not ask for terabytes of frames."""
 _MAX_SIDE = 8192
 
@@ -41,6 +48,8 @@ class WeightsMetadata:
     labels: tuple[str, ...] | None = None
     """Class names in the order of the logits."""
     preprocess: Preprocess | None = None
+    network: NetworkSpec | None = None
+    """The network where it is not exactly the model's, such as another number of frames."""
     extra: dict[str, str] = field(default_factory=dict)
     """Other facts, such as where the file came from."""
 
@@ -54,6 +63,8 @@ class WeightsMetadata:
             header["labels"] = json.dumps(list(self.labels), ensure_ascii=False)
         if self.preprocess is not None:
             header["preprocess"] = preprocess_to_json(self.preprocess)
+        if self.network is not None:
+            header["network"] = json.dumps(dataclasses.asdict(self.network))
         return header
 
     @classmethod
@@ -65,11 +76,12 @@ class WeightsMetadata:
         """
         if header is None or header.get("format") != FORMAT:
             return None
-        labels, preprocess = header.get("labels"), header.get("preprocess")
+        labels, preprocess, network = (header.get(name) for name in ("labels", "preprocess", "network"))
         return cls(
             model=header.get("model"),
             labels=None if labels is None else _labels(labels),
             preprocess=None if preprocess is None else preprocess_from_json(preprocess),
+            network=None if network is None else _network(network),
             extra={key: value for key, value in header.items() if key not in _FIELDS},
         )
 
@@ -96,6 +108,12 @@ def preprocess_from_json(text: str) -> Preprocess:
         raise MetadataError("preprocess.mean: expected finite numbers")
     if not all(math.isfinite(value) and value > 0 for value in result.std):
         raise MetadataError("preprocess.std: expected finite numbers above 0")
+    return result
+
+
+def _network(text: str) -> NetworkSpec:
+    result = _build(_parse(text, "network"), NetworkSpec, "network")
+    assert isinstance(result, NetworkSpec)
     return result
 
 
@@ -132,6 +150,8 @@ def _build(value: object, kind: Any, where: str) -> object:
         return tuple(
             _build(item, kind, f"{where}[{i}]") for i, (item, kind) in enumerate(zip(value, args, strict=True))
         )
+    if kind is bool and type(value) is bool:
+        return value
     if kind is float and type(value) in (int, float):
         return _float(value, where)
     if kind is int and type(value) is int:
@@ -157,7 +177,7 @@ def _build_dataclass(value: object, kind: Any, where: str) -> object:
         raise MetadataError(f"{where}: missing fields {', '.join(missing)}")
     built = {name: _build(item, hints[name], f"{where}.{name}") for name, item in value.items()}
     for name, item in built.items():
-        if isinstance(item, int) and not 1 <= item <= _RANGES[name]:
+        if type(item) is int and not 1 <= item <= _RANGES[name]:
             raise MetadataError(f"{where}.{name}: {item} is not between 1 and {_RANGES[name]}")
     return kind(**built)
 
@@ -176,9 +196,11 @@ def _check_resize_and_crop(resize: Resize, crop: Crop) -> None:
         raise MetadataError(f"preprocess.resize.size_hw: {resize.size_hw} is not between 1 and {_MAX_SIDE}")
     if crop.kind == "none" and resize.size_hw is None:
         raise MetadataError("preprocess.crop: no crop needs resize.size_hw")
+    if crop.size_hw is not None and not all(1 <= side <= _MAX_SIDE for side in crop.size_hw):
+        raise MetadataError(f"preprocess.crop.size_hw: {crop.size_hw} is not between 1 and {_MAX_SIDE}")
     if crop.kind == "none":
         return
-    short_side = resize.short_side if resize.size_hw is None else min(resize.size_hw)
-    assert short_side is not None
-    if crop.size > short_side:
-        raise MetadataError(f"preprocess.crop: {crop.size} pixels from a frame with a short side of {short_side}")
+    least_hw = resize.size_hw or (resize.short_side or 0, resize.short_side or 0)
+    if crop.hw[0] > least_hw[0] or crop.hw[1] > least_hw[1]:
+        crop_hw, frame_hw = (f"{height} x {width}" for height, width in (crop.hw, least_hw))
+        raise MetadataError(f"preprocess.crop: {crop_hw} pixels (height x width) from a frame of {frame_hw} or more")
