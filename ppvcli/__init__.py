@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ppvcli.api import download_weights, load_clip, prepare_ucf101_66
     from ppvcli.deploy.exporter import export
     from ppvcli.deploy.predictor import predict
-    from ppvcli.engine.run import evaluate, train
+    from ppvcli.engine.evaluate import evaluate
+    from ppvcli.engine.run import train
     from ppvcli.errors import PpvError
     from ppvcli.models.load import load_model
     from ppvcli.models.zoo import list_models
@@ -46,7 +47,7 @@ _HOMES = {
     "Prediction": "ppvcli.results",
     "bench_decode": "ppvcli.video.bench",
     "download_weights": "ppvcli.api",
-    "evaluate": "ppvcli.engine.run",
+    "evaluate": "ppvcli.engine.evaluate",
     "export": "ppvcli.deploy.exporter",
     "list_models": "ppvcli.models.zoo",
     "load_clip": "ppvcli.api",

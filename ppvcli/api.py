@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ppvcli.errors import UsageError
-from ppvcli.models.zoo import ModelRow, get_model_row
+from ppvcli.models.zoo import get_model_row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from ppvcli.datasets.progress import Report as PrepareReport
     from ppvcli.datasets.ucf101 import PreparedDataset
     from ppvcli.weights.download import Report
-    from ppvcli.weights.store import StoreRecord, WeightSource
+    from ppvcli.weights.store import StoreRecord
 
 
 def load_clip(path: str | Path, name: str, *, decoder: str = "pyav") -> npt.NDArray[np.float32]:
@@ -43,17 +42,18 @@ def download_weights(
 ) -> list[StoreRecord]:
     """The store records of models, in order, after fetching the published weights that are not in the store.
 
-    `names` is a model or several, aliases too. `force` fetches what is stored once more. `mirror` is a folder or an
-    http(s) address to ask instead of the published one (default: `PPV_WEIGHTS_MIRROR`), `offline` forbids every
-    connection. `progress` is called with a `DownloadProgress` whenever something happens.
+    `names` is a model or several, aliases and ImageNet backbones too. `force` fetches what is stored once more.
+    `mirror` is a folder or an http(s) address to ask instead of the published one (default: `PPV_WEIGHTS_MIRROR`),
+    `offline` forbids every connection. `progress` is called with a `DownloadProgress` whenever something happens.
 
     Raises: UnknownNameError; UsageError for a model without a published file; OfflineError, DownloadError;
     VerificationError for a stored file that is no longer what was downloaded.
     """
+    from ppvcli.models.backbones import weight_source
     from ppvcli.weights import fetch
 
     names = [names] if isinstance(names, str) else names
-    sources = [_source(get_model_row(name)) for name in names]
+    sources = [weight_source(name) for name in names]
     return fetch.download_weights(sources, mirror=mirror, offline=offline, force=force, progress=progress)
 
 
@@ -105,14 +105,3 @@ def _num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))  # a container may have fewer than the machine
     return os.cpu_count() or 1
-
-
-def _source(row: ModelRow) -> WeightSource:
-    from ppvcli.weights.store import WeightSource
-
-    if row.url is None:
-        raise UsageError(
-            f"there are no weights of {row.name} to download: {row.note}",
-            hint="ppv download-weights --list shows which models have some",
-        )
-    return WeightSource(name=row.name, url=row.url, sha256=row.sha256)

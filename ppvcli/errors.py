@@ -76,6 +76,18 @@ class DatasetError(PpvError):
     """A data set that can't be read: missing folder, malformed list, no clips, labels out of range."""
 
 
+class DivergedError(PpvError):
+    """A training run whose loss is no number any more."""
+
+
+class LogError(PpvError):
+    """A log or a picture of a training run that can't be written; the checkpoint of its last epoch is not affected."""
+
+
+class RankError(PpvError):
+    """One process of a run on several processes that failed; the message has its last lines."""
+
+
 # --- video ------------------------------------------------------------------------------------------------------------
 
 
@@ -121,6 +133,10 @@ class DecodeTimeoutError(VideoError):
 
 class FrameTooLargeError(VideoError):
     """Frames with more pixels than allowed."""
+
+
+class FrameFileError(VideoError):
+    """A frame of a folder of frames that is missing or can't be decoded."""
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------

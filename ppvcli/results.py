@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -46,11 +47,58 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassResult:
-    """Accuracy of one class."""
+    """How one class was recognised. A ratio of nothing to nothing is None, not a number that looks like a result."""
 
     label: str
     num_clips: int
     num_correct: int
+    num_predicted: int
+    """Clips that were taken for this class, rightly or not."""
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the class's clips that were recognised, its accuracy; None for a class without clips."""
+        return self.num_correct / self.num_clips if self.num_clips else None
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the clips taken for this class that are of it; None where no clip was."""
+        return self.num_correct / self.num_predicted if self.num_predicted else None
+
+    @property
+    def f1(self) -> float | None:
+        """2 * correct / (clips + predicted), the harmonic mean of both; None only where both are None."""
+        total = self.num_clips + self.num_predicted
+        return 2 * self.num_correct / total if total else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, with the ratios beside the counts."""
+        return {**asdict(self), "precision": self.precision, "recall": self.recall, "f1": self.f1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSetup:
+    """What was measured, on what and how: enough to measure it again."""
+
+    protocol: str
+    """`uniform`, `dense`, `ten-crop`, or `own`, that of the weights."""
+    views: str
+    """What one clip was measured from, such as `8 frames x 10 clips x 3 crops`."""
+    preprocess: dict[str, Any]
+    """Every field of the preprocessing."""
+    weights: str
+    weights_sha256: str | None
+    """None for weights that are a folder of files."""
+    data: str
+    """Where the clips come from."""
+    skip_broken: bool
+    batch_size: int
+    device: str
+    versions: dict[str, str]
+    """Of Python and of the packages that take part."""
+    date: str
+    """When the evaluation began: ISO 8601, UTC."""
+    elapsed_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +107,21 @@ class EvalReport:
 
     model: str
     num_clips: int
+    """Clips that count."""
     num_correct: int
     """Clips whose best class is the right one."""
     num_correct_top5: int
     loss: float
-    """Mean cross entropy of the clips that could be decoded."""
+    """Mean cross entropy of the clips that could be decoded; NaN without any."""
     classes: tuple[ClassResult, ...]
+    num_skipped: int = 0
+    """Clips that can't be decoded and, by request, don't count."""
     failures: tuple[tuple[str, str], ...] = ()
     """(path, error) of every clip that could not be decoded."""
     wrong: tuple[tuple[str, str, str], ...] = ()
     """(path, true label, predicted label) of every decoded clip whose best class is another one."""
+    setup: EvalSetup | None = None
+    """None for the evaluation after an epoch of training, which the run's config describes."""
 
     @property
     def top1(self) -> float:
@@ -80,9 +133,62 @@ class EvalReport:
         """Share in 0..1; with five classes or fewer it is the share of decoded clips."""
         return self.num_correct_top5 / self.num_clips
 
+    @property
+    def mean_class_accuracy(self) -> float:
+        """Mean recall of the classes that have clips, whatever their number: in 0..1."""
+        recalls = [result.recall for result in self.classes if result.recall is not None]
+        return sum(recalls) / len(recalls)
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, with `top1` and `top5` beside the counts."""
-        return {"top1": self.top1, "top5": self.top5, **asdict(self)}
+        """JSON-ready, with the ratios beside the counts; `loss` is None without decoded clips; no `setup` if None."""
+        result = {
+            "top1": self.top1,
+            "top5": self.top5,
+            "mean_class_accuracy": self.mean_class_accuracy,
+            **asdict(self),
+            "loss": self.loss if math.isfinite(self.loss) else None,
+            "classes": [each.to_dict() for each in self.classes],
+            "failures": [list(failure) for failure in self.failures],
+            "wrong": [list(clip) for clip in self.wrong],
+        }
+        if self.setup is None:
+            del result["setup"]
+        return result
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> EvalReport:
+        """The report of `to_dict`. Raises: KeyError, TypeError for anything else."""
+        counts = ("label", "num_clips", "num_correct", "num_predicted")
+        return cls(
+            model=tree["model"],
+            num_clips=tree["num_clips"],
+            num_correct=tree["num_correct"],
+            num_correct_top5=tree["num_correct_top5"],
+            loss=math.nan if tree["loss"] is None else tree["loss"],
+            classes=tuple(ClassResult(**{name: each[name] for name in counts}) for each in tree["classes"]),
+            num_skipped=tree["num_skipped"],
+            failures=tuple((path, error) for path, error in tree["failures"]),
+            wrong=tuple((path, true, predicted) for path, true, predicted in tree["wrong"]),
+            setup=EvalSetup(**tree["setup"]) if "setup" in tree else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartReport:
+    """What a training run began with: every tensor of the weights and of the network is accounted for."""
+
+    weights: str
+    """As the config names them."""
+    num_loaded: int
+    """Tensors of the network that begin with these weights."""
+    skipped: tuple[tuple[str, str], ...]
+    """(key, why) of every tensor of the weights that the network does not take, such as another classifier."""
+    new: tuple[str, ...]
+    """Keys of the network's tensors that begin as initialised."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +199,8 @@ class EpochResult:
     """1-based."""
     train_loss: float
     train_top1: float
+    """Share in 0..1; with Mixup, mixed as the clips are."""
+    train_top5: float
     val_loss: float
     val_top1: float
     val_top5: float
@@ -100,6 +208,8 @@ class EpochResult:
     """Of the epoch's last step."""
     train_s: float
     eval_s: float
+    images_per_s: float
+    """Frames that went through the network in training."""
     data_wait_ratio: float
     """Share of `train_s` in which the network waited for clips."""
     failures: tuple[tuple[str, str], ...] = ()
@@ -117,6 +227,40 @@ class TrainResult:
     """1-based; the first one with the highest top-1, whose weights are in `best/`."""
     val: EvalReport
     """After the last epoch, whose weights are in `last/`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCheck:
+    """What is wrong with a data set; every clip of it was decoded from beginning to end."""
+
+    num_train: int
+    num_val: int
+    broken: tuple[tuple[str, str], ...]
+    """(path, error) of clips that training skips and that count as wrong in evaluation."""
+    doubtful: tuple[tuple[str, str], ...]
+    """(path, remark) of clips that can be used, though something is odd about them."""
+    repeated: tuple[str, ...]
+    """Paths that stand more than once on one side of the split."""
+    on_both_sides: tuple[tuple[str, str], ...]
+    """(training path, held-out path) of clips that are the same file, or files with the same content."""
+    classes_without_train: tuple[str, ...]
+    classes_without_val: tuple[str, ...]
+
+    @property
+    def problems(self) -> tuple[tuple[str, str, str], ...]:
+        """(kind, path or class, detail) of everything found, as `write_check` writes it."""
+        return (
+            *(("broken", path, error) for path, error in self.broken),
+            *(("doubtful", path, remark) for path, remark in self.doubtful),
+            *(("repeated", path, "stands more than once on one side of the split") for path in self.repeated),
+            *(("on both sides", train, f"is held out, too: {val}") for train, val in self.on_both_sides),
+            *(("class", name, "has no clip to train on") for name in self.classes_without_train),
+            *(("class", name, "has no clip held out") for name in self.classes_without_val),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ FACADE = {"__init__", "__main__"}
 """Top-level files that are no part: the public names, loaded on first use, and `python -m ppvcli`."""
 
 HOMES = {
-    "paddle": ("engine/", "deploy/", "models/", "datasets/loader.py"),
+    "paddle": ("engine/", "deploy/", "models/"),
     "requests": ("weights/download.py",),
     "typer": ("cli/",),
     "rich": ("cli/",),

@@ -11,19 +11,30 @@ import numpy as np
 import paddle
 import safetensors
 
+from ppvcli.engine.ema import WeightAverage
 from ppvcli.errors import WeightsFormatError, WeightsMismatchError
-from ppvcli.results import EpochResult
+from ppvcli.results import EpochResult, EvalReport, TrainResult
 from ppvcli.weights.formats import (
     CHECKPOINT_MODEL_PREFIX,
     CHECKPOINT_OPTIMIZER_PREFIX,
+    CHECKPOINT_RAW_PREFIX,
     LAST_CHECKPOINT,
     WeightsMetadata,
+    read_metadata,
     read_weights,
     write_safetensors,
 )
 
 CONFIG_FILE = "config.yaml"
 LOG_FILE = "log.jsonl"
+START_FILE = "start.json"
+"""Which tensors the first weights filled, see `StartReport`."""
+REPORT_FILE = Path("last") / "report.json"
+"""What the evaluation after the last epoch found."""
+START_FILE = "start.json"
+"""The `StartReport`: which weights the run began with."""
+_EMA_UPDATES = "ema_updates"
+_MASTER = "master_weight"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +43,16 @@ class RunState:
 
     epochs: tuple[EpochResult, ...]
     """The epochs that are done."""
+    scaler: dict[str, Any] | None = None
+    """Of the gradients in mixed precision."""
 
     def to_json(self) -> str:
-        return json.dumps({"epochs": [asdict(epoch) for epoch in self.epochs]})
+        return json.dumps({"epochs": [asdict(epoch) for epoch in self.epochs], "scaler": self.scaler})
 
     @classmethod
     def from_json(cls, text: str) -> RunState:
-        return cls(epochs=tuple(_epoch_result(epoch) for epoch in json.loads(text)["epochs"]))
+        tree = json.loads(text)
+        return cls(epochs=tuple(_epoch_result(epoch) for epoch in tree["epochs"]), scaler=tree.get("scaler"))
 
 
 def save_checkpoint(
@@ -48,9 +62,16 @@ def save_checkpoint(
     *,
     state: RunState,
     metadata: WeightsMetadata,
+    average: WeightAverage | None = None,
 ) -> None:
-    """Writes `last/checkpoint.safetensors`; an interruption at any moment leaves the one before or the new one."""
-    tensors = {CHECKPOINT_MODEL_PREFIX + key: value.numpy() for key, value in network.state_dict().items()}
+    """Writes `last/checkpoint.safetensors`; an interruption at any moment leaves the one before or the new one.
+
+    What stands for the model, here and wherever a run is loaded, is the `average` where there is one.
+    """
+    weights = network.state_dict()
+    tensors = {CHECKPOINT_MODEL_PREFIX + key: value.numpy() for key, value in (average or network).state_dict().items()}
+    if average is not None:
+        tensors |= {CHECKPOINT_RAW_PREFIX + key: value.numpy() for key, value in weights.items()}
     tensors |= {
         CHECKPOINT_OPTIMIZER_PREFIX + key: value for key, value in optimizer_tensors(network, optimizer).items()
     }
@@ -63,13 +84,20 @@ def save_checkpoint(
             model=metadata.model,
             labels=metadata.labels,
             preprocess=metadata.preprocess,
-            extra={"state": state.to_json()},
+            network=metadata.network,
+            extra={"state": state.to_json()} | ({} if average is None else {_EMA_UPDATES: str(average.num_updates)}),
         ),
     )
 
 
-def restore_checkpoint(run_dir: Path, network: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer) -> RunState:
-    """Puts the last checkpoint's tensors into `network` and `optimizer` and returns where the run stood.
+def restore_checkpoint(
+    run_dir: Path,
+    network: paddle.nn.Layer,
+    optimizer: paddle.optimizer.Optimizer,
+    *,
+    average: WeightAverage | None = None,
+) -> RunState:
+    """Puts the last checkpoint's tensors into `network`, `optimizer` and `average`; returns where the run stood.
 
     Raises: WeightsNotFoundError, WeightsFormatError; WeightsMismatchError where the file belongs to another network.
     """
@@ -77,27 +105,55 @@ def restore_checkpoint(run_dir: Path, network: paddle.nn.Layer, optimizer: paddl
     file = read_weights(path)
     if file.form != "checkpoint" or file.metadata is None or "state" not in file.metadata.extra:
         raise WeightsFormatError(f"{path}: not a checkpoint of ppv train", hint="start the run anew with another --out")
-    prefix = CHECKPOINT_OPTIMIZER_PREFIX
-    with safetensors.safe_open(path, framework="numpy") as raw:
-        accumulators = {key.removeprefix(prefix): raw.get_tensor(key) for key in raw.keys() if key.startswith(prefix)}  # noqa: SIM118
-    model = file.tensors
+    accumulators = _read_prefixed(path, CHECKPOINT_OPTIMIZER_PREFIX)
+    weights = file.tensors
+    if average is not None:
+        weights = _read_prefixed(path, CHECKPOINT_RAW_PREFIX)
+        average.load(file.tensors, num_updates=int(file.metadata.extra[_EMA_UPDATES]))
     own = network.state_dict()
-    wrong = sorted(set(own) ^ set(model)) or [key for key in own if list(model[key].shape) != own[key].shape]
+    wrong = sorted(set(own) ^ set(weights)) or [key for key in own if list(weights[key].shape) != own[key].shape]
     if wrong:
         raise WeightsMismatchError(f"{path}: tensors of another network: {', '.join(wrong)}")
-    network.set_state_dict(model)
+    for key, tensor in own.items():
+        tensor.set_value(paddle.to_tensor(weights[key]).astype(tensor.dtype))  # float16 comes from files as float32
     restore_optimizer(network, optimizer, accumulators)
     return RunState.from_json(file.metadata.extra["state"])
+
+
+def read_result(run_dir: Path, *, model: str) -> TrainResult:
+    """What a finished run wrote. Raises: WeightsNotFoundError, WeightsFormatError where it is absent or damaged."""
+    metadata = read_metadata(run_dir / LAST_CHECKPOINT)
+    try:
+        report = EvalReport.from_dict(json.loads((run_dir / REPORT_FILE).read_text(encoding="utf-8")))
+        state = RunState.from_json((metadata or WeightsMetadata()).extra["state"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsFormatError(f"{run_dir}: no finished run of ppv train: {error}") from error
+    return train_result(run_dir, state, model=model, val=report)
+
+
+def train_result(run_dir: Path, state: RunState, *, model: str, val: EvalReport) -> TrainResult:
+    """The result of a run that has done all its epochs."""
+    best = max(range(len(state.epochs)), key=lambda i: (state.epochs[i].val_top1, -i))
+    return TrainResult(run_dir=str(run_dir), model=model, epochs=state.epochs, best_epoch=best + 1, val=val)
+
+
+def _read_prefixed(path: Path, prefix: str) -> dict[str, np.ndarray]:
+    with safetensors.safe_open(path, framework="numpy") as raw:
+        return {key.removeprefix(prefix): raw.get_tensor(key) for key in raw.keys() if key.startswith(prefix)}  # noqa: SIM118
 
 
 def optimizer_tensors(network: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, np.ndarray]:
     """The optimizer's accumulators as `<state-dict key>/<accumulator>`.
 
     Paddle names them after a counter that depends on what else was built in the process; ours hold across processes.
+    The float32 weights behind float16 ones count among them.
     """
     state = optimizer.state_dict()
+    masters = state.pop("master_weights", {})
     tensors = {}
     for key, parameter in network.named_parameters():
+        if parameter.name in masters:
+            tensors[f"{key}/{_MASTER}"] = masters[parameter.name].numpy()
         prefix = f"{parameter.name}_"
         for name, value in state.items():
             if name.startswith(prefix):
@@ -110,12 +166,18 @@ def restore_optimizer(
 ) -> None:
     """The reverse of `optimizer_tensors`."""
     names = {key: parameter.name for key, parameter in network.named_parameters()}
-    state = {}
+    state: dict[str, Any] = {}
+    masters = {}
     for entry, value in tensors.items():
         key, _, accumulator = entry.rpartition("/")
         if key not in names:
             raise WeightsMismatchError(f"optimizer state for '{key}', which the network does not have")
-        state[f"{names[key]}_{accumulator}"] = paddle.to_tensor(value)
+        if accumulator == _MASTER:
+            masters[names[key]] = paddle.to_tensor(value)
+        else:
+            state[f"{names[key]}_{accumulator}"] = paddle.to_tensor(value)
+    if masters:
+        state["master_weights"] = masters
     optimizer.set_state_dict(state)
 
 

@@ -1,18 +1,39 @@
-"""Accuracy of a network on labelled clips, each exactly once."""
+"""Accuracy of a network on labelled clips, each exactly once.
+
+Two steps, so that the clips may be spread over processes: `evaluate_logits` gives a row for each clip of its share,
+`build_report` counts the rows of all shares.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import paddle
 
 from ppvcli.datasets.annotations import Sample
 from ppvcli.datasets.loader import ClipLoader
-from ppvcli.models.views import clip_logits
-from ppvcli.results import ClassResult, EvalReport
+from ppvcli.engine import metrics
+from ppvcli.errors import DatasetError
+from ppvcli.models.views import batch_logits
+from ppvcli.results import EvalReport
 from ppvcli.specs import Preprocess
 from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits
+
+TOP_K = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRow:
+    """What a network says about one clip, or why it says nothing."""
+
+    index: int
+    """Of the sample in its data set."""
+    logits_k: npt.NDArray[np.float32] | None = None
+    """Mean over the clip's views: float32 [K]; None where there is an `error`."""
+    error: str | None = None
 
 
 def evaluate_network(
@@ -30,52 +51,103 @@ def evaluate_network(
 
     A clip that can't be decoded counts as wrong and is listed; it is never replaced by another one.
     """
-    loader = ClipLoader(samples, preprocess, batch_size=1, num_workers=num_workers, limits=limits)
-    logits: list[np.ndarray | None] = []
-    failures: list[tuple[str, str]] = []
-    for batch in loader.epoch():
-        if batch.failures:
-            logits.append(None)
-            failures.append((batch.failures[0].path, batch.failures[0].error))
-        else:
-            logits.append(clip_logits(network, batch.frames_nvthwc[0], preprocess=preprocess))
-        if on_clip is not None:
-            on_clip()
-    return _report(samples, logits, labels=labels, model=model, failures=failures)
+    rows = evaluate_logits(network, samples, preprocess, num_workers=num_workers, limits=limits, on_clip=on_clip)
+    return build_report(samples, rows, labels=labels, model=model)
 
 
-def _report(
+def evaluate_logits(
+    network: paddle.nn.Layer,
     samples: Sequence[Sample],
-    logits: Sequence[np.ndarray | None],
+    preprocess: Preprocess,
+    *,
+    indices: Sequence[int] | None = None,
+    batch_size: int = 1,
+    num_workers: int = 1,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    on_clip: Callable[[], None] | None = None,
+) -> tuple[ClipRow, ...]:
+    """A row for each sample, or for those at `indices`, in that order, of a network in eval mode.
+
+    `batch_size` clips are loaded together. At least FRAMES_AT_ONCE frames pass through the network together, and as
+    many views as there are clips in a batch.
+    """
+    chosen = range(len(samples)) if indices is None else indices
+    shares = [samples[index] for index in chosen]
+    loader = ClipLoader(shares, preprocess, batch_size=batch_size, num_workers=num_workers, limits=limits)
+    rows: list[ClipRow] = []
+    for batch in loader.epoch():
+        found = {failure.index: ClipRow(index=chosen[failure.index], error=failure.error) for failure in batch.failures}
+        if len(batch.indices):
+            logits_nk = batch_logits(network, batch.frames_nvthwc, preprocess=preprocess)
+            found |= {place: _row(chosen[place], logits_nk[i]) for i, place in enumerate(batch.indices.tolist())}
+        for place in sorted(found):
+            rows.append(found[place])
+            if on_clip is not None:
+                on_clip()
+    return tuple(rows)
+
+
+def build_report(
+    samples: Sequence[Sample],
+    rows: Iterable[ClipRow],
     *,
     labels: Sequence[str],
     model: str,
-    failures: Sequence[tuple[str, str]],
+    skip_broken: bool = False,
 ) -> EvalReport:
-    num_clips, num_correct = np.zeros(len(labels), int), np.zeros(len(labels), int)
-    num_correct_top5, losses, wrong = 0, [], []
-    for sample, row in zip(samples, logits, strict=True):
-        num_clips[sample.label] += 1
-        if row is None:
-            continue
-        ranking = np.argsort(-row, kind="stable")
-        num_correct_top5 += int(sample.label in ranking[:5])
-        log_scores = row - row.max() - np.log(np.exp(row - row.max()).sum())
-        losses.append(-float(log_scores[sample.label]))
-        if ranking[0] == sample.label:
-            num_correct[sample.label] += 1
-        else:
-            wrong.append((str(sample.path), labels[sample.label], labels[ranking[0]]))
+    """Counts the rows of all samples, in any order; of rows with the same index (padded shares) the first counts.
+
+    Clips with an error count as wrong, or with `skip_broken` not at all; they are listed either way.
+
+    Raises: DatasetError where no clip is left to count.
+    """
+    answers = order_rows(samples, rows)
+    broken = [i for i, row in enumerate(answers) if row.logits_k is None]
+    skipped = set(broken) if skip_broken else set()
+    counted = [i for i in range(len(samples)) if i not in skipped]
+    failures = tuple((str(samples[i].path), answers[i].error or "") for i in broken)
+    if not counted:
+        raise DatasetError(f"not one of the {len(samples)} clips can be decoded; first: {': '.join(failures[0])}")
+    true_n = np.array([samples[i].label for i in counted], np.int64)
+    predicted_n = np.array([predicted_class(answers[i]) for i in counted], np.int64)
+    num_correct_top5, losses = 0, []
+    for i in counted:
+        logits = answers[i].logits_k
+        if logits is not None:
+            num_correct_top5 += samples[i].label in metrics.best_classes(logits, k=TOP_K)
+            losses.append(-float(metrics.log_scores(logits)[samples[i].label]))
     return EvalReport(
         model=model,
-        num_clips=len(samples),
-        num_correct=int(num_correct.sum()),
+        num_clips=len(counted),
+        num_correct=int((true_n == predicted_n).sum()),
         num_correct_top5=num_correct_top5,
         loss=float(np.mean(losses)) if losses else float("nan"),
-        classes=tuple(
-            ClassResult(label=labels[i], num_clips=int(num_clips[i]), num_correct=int(num_correct[i]))
-            for i in range(len(labels))
+        classes=metrics.class_results(metrics.confusion_matrix(true_n, predicted_n, num_classes=len(labels)), labels),
+        num_skipped=len(skipped),
+        failures=failures,
+        wrong=tuple(
+            (str(samples[i].path), labels[true], labels[predicted])
+            for i, true, predicted in zip(counted, true_n, predicted_n, strict=True)
+            if predicted not in (true, metrics.NOT_DECODED)
         ),
-        failures=tuple(failures),
-        wrong=tuple(wrong),
     )
+
+
+def order_rows(samples: Sequence[Sample], rows: Iterable[ClipRow]) -> tuple[ClipRow, ...]:
+    """One row for each sample, in their order; of rows with the same index the first."""
+    by_index: dict[int, ClipRow] = {}
+    for row in rows:
+        by_index.setdefault(row.index, row)
+    assert set(by_index) == set(range(len(samples))), "every sample has a row"
+    return tuple(by_index[i] for i in range(len(samples)))
+
+
+def predicted_class(row: ClipRow) -> int:
+    """The best class of a row, or NOT_DECODED."""
+    return metrics.NOT_DECODED if row.logits_k is None else metrics.best_classes(row.logits_k, k=1)[0]
+
+
+def _row(index: int, logits_k: npt.NDArray[np.float32]) -> ClipRow:
+    if not np.isfinite(logits_k).all():  # sorting would make a class of it
+        return ClipRow(index=index, error="the network's answer is not a number: it diverged in training, or overflows")
+    return ClipRow(index=index, logits_k=logits_k)

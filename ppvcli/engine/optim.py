@@ -12,9 +12,12 @@ from ppvcli.configs.schema import OptimizerConfig, ScheduleConfig
 def learning_rate(peak: float, schedule: ScheduleConfig, *, epoch: float, num_epochs: int) -> float:
     """The learning rate at a fractional epoch (step / steps per epoch).
 
-    A cosine from `peak` at epoch 0 to 0 at `num_epochs`; before `warmup_epochs` a line from the start value to what the
-    cosine has there. Source: the reference's warm-up cosine (golden `lr`).
+    `cosine`: from `peak` at epoch 0 to 0 at `num_epochs`; before `warmup_epochs` a line from the start value to what
+    the cosine has there. `step`: `peak`, times `factor` for every milestone that is reached. Source: the two schedules
+    of the reference (golden `lr`).
     """
+    if schedule.name == "step":
+        return peak * schedule.factor ** sum(epoch >= milestone for milestone in schedule.milestones)
     warmup = schedule.warmup_epochs
     if epoch >= warmup:
         return _cosine(peak, epoch, num_epochs)

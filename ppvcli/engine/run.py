@@ -1,30 +1,35 @@
-"""`train` and `evaluate`: from names and paths to a run folder and a report."""
+"""`train` and `resume`: from a config to a run folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import paddle
 
 from ppvcli.configs.load import dump_config, load_config
 from ppvcli.configs.schema import TrainConfig
-from ppvcli.datasets.annotations import Sample, Split, read_list
+from ppvcli.datasets.annotations import Split
 from ppvcli.datasets.catalog import open_split
-from ppvcli.datasets.folder import scan_class_folders
-from ppvcli.engine.checkpoint import CONFIG_FILE
-from ppvcli.engine.evaluator import evaluate_network
-from ppvcli.engine.trainer import Trainer, TrainObserver
-from ppvcli.errors import ConfigError, DatasetError, UsageError, WeightsNotFoundError
+from ppvcli.engine import inputs
+from ppvcli.engine.checkpoint import CONFIG_FILE, LOG_FILE, START_FILE, read_result
+from ppvcli.engine.checks import check_config, check_data
+from ppvcli.engine.distributed import join_world, local_device
+from ppvcli.engine.launch import Cluster, launch
+from ppvcli.engine.log import RunLog
+from ppvcli.engine.objectives import Distillation, MutualLearning, Objective, Supervised
+from ppvcli.engine.progress import TrainObserver
+from ppvcli.engine.start import starting_network
+from ppvcli.engine.trainer import Trainer
+from ppvcli.engine.writers import open_writers
+from ppvcli.errors import ConfigError, UsageError, WeightsNotFoundError
 from ppvcli.files import write_text
-from ppvcli.models.build import build_network
-from ppvcli.models.device import select_device
-from ppvcli.models.load import load_model
+from ppvcli.models.device import find_device, select_device
 from ppvcli.models.recognizer import open_recognizer
-from ppvcli.models.tsm_efflite0 import STAGES
-from ppvcli.models.zoo import ModelRow, get_model_row, list_models
-from ppvcli.results import EvalReport, TrainResult
-from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits
+from ppvcli.models.zoo import get_model_row, list_models
+from ppvcli.results import TrainResult
 from ppvcli.weights.formats import LAST_CHECKPOINT
 
 
@@ -34,147 +39,110 @@ def train(
     *,
     resume: bool = False,
     device: str = "auto",
+    cluster: Cluster | None = None,
+    writers: Sequence[str] = (),
     observer: TrainObserver | None = None,
+    source: str | None = None,
 ) -> TrainResult:
     """Trains what `config` (or the config of that name or file) says, into `run_dir`.
 
-    The run folder holds `config.yaml`, `log.jsonl`, `last/checkpoint.safetensors` and `best/weights.safetensors`, and
-    stands for a model wherever weights are asked for. With `resume` the run in `run_dir` goes on after its last
-    finished epoch and ends with the weights of a run that was never interrupted (same machine, CPU).
+    The run folder holds `config.yaml`, `log.jsonl`, `curves.png`, `last/checkpoint.safetensors` with the report of its
+    evaluation, and `best/weights.safetensors`; it stands for a model wherever weights are asked for. With `resume` the
+    run in `run_dir` goes on after its last finished epoch and ends with the weights of a run that was never interrupted
+    (same machine, CPU). `cluster` spreads it over several processes, each with `batch_size` clips; on several machines
+    `run_dir` is a folder that all of them see. `writers` are `tensorboard` and `visualdl`. `source` is where the config
+    was read from, for messages about it.
 
-    Raises: ConfigError, DatasetError, WeightsError, DeviceError; UsageError where `run_dir` already holds a run and
-    `resume` is off.
+    Raises: ConfigError, DatasetError, WeightsError, DeviceError, DivergedError; RankError for a process that failed;
+    UsageError where `run_dir` already holds a run and `resume` is off.
     """
-    if isinstance(config, str):
-        config = load_config(config)
-    row = get_model_row(config.model.name)
-    _check_model(config, row)
     run_dir = Path(run_dir)
+    if isinstance(config, str):
+        source = config
+        config = load_config(config)
+    check_config(config, source=source or str(run_dir / CONFIG_FILE), device=find_device(device), resumes=resume)
+    check_data(config.data)
     if not resume and (run_dir / CONFIG_FILE).exists():
         raise UsageError(f"{run_dir} already holds a run", hint=f"ppv train --resume {run_dir}, or another --out")
     split = open_split(config.data, seed=config.seed)
-    select_device(device)
+    if cluster is not None and cluster.size > 1:
+        _write_config(config, run_dir)
+        place = ["--gpu" if cluster.gpus else "--cpu", *(f"--writer={name}" for name in writers)]
+        launch(["train", "--resume", str(run_dir), *place], run_dir, cluster=cluster, observer=observer)
+        return read_result(run_dir, model=config.model.name)
+    select_device(local_device(device))
+    world = join_world()
     paddle.seed(config.seed)
     resume = resume and (run_dir / LAST_CHECKPOINT).exists()  # a run that never finished an epoch starts anew
-    network = _starting_network(config, row, split, fetch=not resume)
-    trainer = Trainer(network, split, config=config, preprocess=row.preprocess, run_dir=run_dir, observer=observer)
+    network, start = starting_network(config, num_classes=len(split.labels), fetch=not resume)
+    trainer = Trainer(network, split, config=config, objective=_objective(config, split), run_dir=run_dir, world=world)
     if resume:
         trainer.resume()
-    run_dir.mkdir(parents=True, exist_ok=True)
-    write_text(run_dir / CONFIG_FILE, dump_config(config))
+    else:
+        world.copy_from_main(network)
+    if world.is_main:
+        _write_config(config, run_dir)
+        log = RunLog(run_dir / LOG_FILE, interval=config.log_interval)
+        log.open(trainer.state.epochs)
+        trainer.observers = [log, *open_writers(writers, run_dir), *([] if observer is None else [observer])]
+        if start is not None:
+            write_text(run_dir / START_FILE, json.dumps(asdict(start), indent=2) + "\n")
+            for each in trainer.observers:
+                each.on_start(start)
     return trainer.run()
 
 
-def resume(run_dir: str | Path, *, device: str = "auto", observer: TrainObserver | None = None) -> TrainResult:
+def resume(
+    run_dir: str | Path,
+    *,
+    device: str = "auto",
+    cluster: Cluster | None = None,
+    writers: Sequence[str] = (),
+    observer: TrainObserver | None = None,
+) -> TrainResult:
     """Goes on with the run in `run_dir`. Raises: WeightsNotFoundError where there is none."""
     path = Path(run_dir) / CONFIG_FILE
     if not path.is_file():
         raise WeightsNotFoundError(f"no run in {run_dir}: {CONFIG_FILE} is missing")
-    return train(load_config(str(path)), run_dir, resume=True, device=device, observer=observer)
-
-
-def evaluate(
-    model: str | None = None,
-    *,
-    weights: str | Path | None = None,
-    data: str | Path | None = None,
-    list_file: str | None = None,
-    num_workers: int = 1,
-    device: str = "auto",
-    limits: DecodeLimits = DEFAULT_LIMITS,
-    on_clip: Callable[[int, int], None] | None = None,
-) -> EvalReport:
-    """Accuracy of a model on labelled clips, with its published eval preprocessing.
-
-    `data` is a folder with one sub-folder per class, whose names must be the model's labels; with `list_file` it is
-    the root of the paths in that list (rows `path label`). Without `data`, `weights` must be a run folder, and the
-    clips are those its own config holds out. `limits` say what one file may cost. `on_clip(done, total)` is called
-    after each clip.
-
-    Raises: DatasetError, WeightsError, UsageError.
-    """
-    select_device(device)
-    recognizer = open_recognizer(model, weights=weights)
-    samples = _eval_samples(data, list_file, labels=recognizer.labels, run_config=_run_config(weights))
-    count = iter(range(1, len(samples) + 1))
-
-    def on_one() -> None:
-        if on_clip is not None:
-            on_clip(next(count), len(samples))
-
-    return evaluate_network(
-        recognizer.network,
-        samples,
-        recognizer.preprocess,
-        labels=recognizer.labels,
-        model=recognizer.model,
-        num_workers=num_workers,
-        limits=limits,
-        on_clip=on_one,
+    return train(
+        load_config(str(path)),
+        run_dir,
+        resume=True,
+        device=device,
+        cluster=cluster,
+        writers=writers,
+        observer=observer,
     )
 
 
-def _check_model(config: TrainConfig, row: ModelRow) -> None:
-    """Raises: ConfigError with every pair of settings that the model can't honour."""
-    faults = []
-    own_backbone = row.network.architecture == "tsm_efflite0"
-    if config.model.pretrained in list_models() and get_model_row(config.model.pretrained).network != row.network:
-        faults.append(f"model.pretrained: {config.model.pretrained} is another network than {row.name}")
-    if config.model.pretrained == "imagenet" and not own_backbone:
-        faults.append(f"model.pretrained: there is no ImageNet backbone in pip for {row.name}")
-    if config.model.frozen_stages and not own_backbone:
-        faults.append(f"model.frozen_stages: {row.network.architecture} has no stages that can be frozen")
-    if own_backbone and config.model.frozen_stages > len(STAGES):
-        faults.append(f"model.frozen_stages: {config.model.frozen_stages}, but there are {len(STAGES)}")
-    if row.network.teacher is not None:
-        faults.append(f"model.name: {row.name} is a pair of networks; training such a pair is not there yet")
-    if faults:
-        raise ConfigError("\n".join(faults))
+def _write_config(config: TrainConfig, run_dir: Path) -> None:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_text(run_dir / CONFIG_FILE, dump_config(config))
 
 
-def _starting_network(config: TrainConfig, row: ModelRow, split: Split, *, fetch: bool) -> paddle.nn.Layer:
-    """The network before its first step; without `fetch` (a checkpoint will replace them) no weights are loaded."""
-    num_classes, pretrained = len(split.labels), config.model.pretrained
-    network = build_network(row.network, num_classes, dropout=config.model.dropout)
-    if fetch and pretrained is not None:
-        if pretrained == "imagenet":
-            start = load_model(row.name, num_classes=num_classes)
-        elif pretrained in list_models():
-            start = load_model(pretrained, num_classes=num_classes)
-        else:
-            start = load_model(row.name, weights=pretrained, num_classes=num_classes)
-        network.set_state_dict(start.state_dict())
-    if config.model.frozen_stages:
-        network.backbone.freeze_stages(config.model.frozen_stages)
-    return network
-
-
-def _run_config(weights: str | Path | None) -> TrainConfig | None:
-    """The config of the run folder that `weights` is, or lies in."""
-    if weights is None:
-        return None
-    path = Path(weights)
-    for folder in (path, path.parent, path.parent.parent):
-        if (folder / CONFIG_FILE).is_file():
-            return load_config(str(folder / CONFIG_FILE))
-    return None
-
-
-def _eval_samples(
-    data: str | Path | None, list_file: str | None, *, labels: tuple[str, ...], run_config: TrainConfig | None
-) -> tuple[Sample, ...]:
-    if data is None:
-        if run_config is None:
-            raise UsageError("no clips to evaluate on", hint="--data DIR, with one sub-folder of clips per class")
-        split = open_split(run_config.data, seed=run_config.seed)
-        if split.labels != labels:
-            raise DatasetError(f"{run_config.data.root} no longer has the classes the run was trained on")
-        return split.val
-    root = Path(data)
-    if list_file is not None:
-        return read_list(root / list_file, root, num_classes=len(labels))
-    samples, folders = scan_class_folders(root)
-    unknown = sorted(set(folders) - set(labels))
-    if unknown:
-        raise DatasetError(f"{root}: folders that are no class of the model: {', '.join(unknown)}")
-    return tuple(Sample(sample.path, labels.index(folders[sample.label])) for sample in samples)
+def _objective(config: TrainConfig, split: Split) -> Objective:
+    if get_model_row(config.model.name).network.teacher is not None:
+        return MutualLearning(label_smoothing=config.label_smoothing)
+    if config.teacher is None:
+        return Supervised(label_smoothing=config.label_smoothing)
+    path = config.teacher.weights
+    teacher = open_recognizer(path) if path in list_models() else open_recognizer(None, weights=path)
+    if teacher.labels != split.labels:
+        raise ConfigError(
+            f"teacher.weights: {path} knows other classes than the data set ({len(teacher.labels)} and "
+            f"{len(split.labels)}), or has them in another order"
+        )
+    num_segments = inputs.train_preprocess(config).sampling.num_segments
+    if teacher.network.num_segments not in (None, num_segments):
+        raise ConfigError(
+            f"teacher.weights: {path} looks at {teacher.network.num_segments} frames, the student at {num_segments}",
+            hint=f"--set input.num_segments={teacher.network.num_segments}",
+        )
+    return Distillation(
+        teacher.network,
+        student_preprocess=inputs.train_preprocess(config),
+        teacher_preprocess=teacher.preprocess,
+        weight=config.teacher.weight,
+        temperature=config.teacher.temperature,
+        label_smoothing=config.label_smoothing,
+    )

@@ -8,42 +8,44 @@ import numpy as np
 import paddle
 import pytest
 
+from ppvcli.configs.load import load_config
 from ppvcli.configs.schema import OptimizerConfig, ScheduleConfig
-from ppvcli.engine.losses import cross_entropy
 from ppvcli.engine.optim import build_optimizer, learning_rate
 
+SCHEDULES = {
+    "pptsm_uniform": "pptsm_k400_frames_uniform",
+    "pptsm_dense": "pptsm_k400_frames_dense",
+    "pptsm_dense_r101": "pptsm_k400_frames_dense_r101",
+    "pptsmv2": "pptsmv2_k400_16frames_uniform",
+    "pptsmv2_dml": "pptsmv2_k400_16frames_uniform_dml",
+    "pptsn": "pptsn_k400_videos",
+    "tsn": "tsn_k400_frames",
+    "tsm": "tsm_k400_videos",
+    "tsm_ucf101": "tsm_ucf101_frames",
+}
+"""Curve of the reference -> the shipped config that has it."""
 
-@pytest.mark.parametrize(
-    ("name", "peak", "start", "num_epochs"),
-    [
-        ("pptsm_uniform", 0.01, 0.005, 80),
-        ("pptsm_dense", 0.02, 0.01, 80),
-        ("pptsm_dense_r101", 0.02, 0.01, 100),
-        ("pptsmv2", 0.01, 0.005, 120),
-        ("pptsmv2_dml", 0.005, 0.0025, 120),
-        ("pptsn", 0.01, 0.005, 100),
-    ],
-)
-def test_cosine_with_warmup_equals_the_reference(
-    name: str, peak: float, start: float, num_epochs: int, goldens_dir: Path
-) -> None:
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_learning_rate_of_shipped_config_equals_the_reference(name: str, goldens_dir: Path) -> None:
     with gzip.open(goldens_dir / "engine" / "lr.golden.json.gz", "rt", encoding="utf-8") as file:
         golden = json.load(file)[name]
-    schedule = ScheduleConfig(warmup_epochs=10.0, warmup_start_ratio=start / peak)
+    config = load_config(SCHEDULES[name])
+    steps_per_epoch = golden.get("num_iters", 1)
+    assert len(golden["values"]) == config.epochs * steps_per_epoch
     rates = [
-        learning_rate(peak, schedule, epoch=i / golden["num_iters"], num_epochs=num_epochs)
+        learning_rate(
+            config.optimizer.learning_rate, config.schedule, epoch=i / steps_per_epoch, num_epochs=config.epochs
+        )
         for i in range(len(golden["values"]))
     ]
     np.testing.assert_allclose(rates, golden["values"], rtol=1e-9, atol=1e-12)
 
 
-def test_loss_equals_the_reference(goldens_dir: Path) -> None:
-    golden = np.load(goldens_dir / "engine" / "losses.golden.npz")
-    logits, labels = paddle.to_tensor(golden["scores_student"]), paddle.to_tensor(golden["label_a"][:, 0])
-    np.testing.assert_allclose(cross_entropy(logits, labels).item(), golden["ce"], rtol=1e-6)
-    np.testing.assert_allclose(
-        cross_entropy(logits, labels, label_smoothing=0.1).item(), golden["ls01_loss"], rtol=1e-6
-    )
+def test_steps_come_with_the_first_step_after_the_milestone() -> None:
+    schedule = ScheduleConfig(name="step", milestones=(2, 4), factor=0.5)
+    rates = [learning_rate(8.0, schedule, epoch=epoch, num_epochs=6) for epoch in (0.0, 1.99, 2.0, 3.5, 4.0, 5.9)]
+    assert rates == [8.0, 8.0, 4.0, 4.0, 2.0, 2.0]
 
 
 def small_network() -> paddle.nn.Layer:
@@ -97,3 +99,18 @@ def test_frozen_parameters_are_left_out() -> None:
     network(paddle.ones([3, 4])).sum().backward()
     optimizer.step()
     assert np.array_equal(network[0].weight.numpy(), before)
+
+
+def test_nesterov_step_with_weight_decay_equals_the_formula() -> None:
+    network = small_network()
+    config = OptimizerConfig(name="momentum", learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+    optimizer = build_optimizer(network, config, classifier=())
+    weight, velocity = network[0].weight.numpy().astype(np.float64), 0.0
+    for _ in range(2):
+        network(paddle.to_tensor([[1.0, 2.0, 0.5, -1.0], [0.0, 1.0, 1.0, 2.0]])).square().sum().backward()
+        gradient = network[0].weight.grad.numpy() + 0.01 * weight
+        velocity = 0.9 * velocity + gradient
+        weight = weight - 0.1 * (gradient + 0.9 * velocity)
+        optimizer.step()
+        optimizer.clear_grad()
+        np.testing.assert_allclose(network[0].weight.numpy(), weight, atol=1e-5)

@@ -1,0 +1,136 @@
+"""Several processes that train one network: what they add up, and what one of them tells the others.
+
+Every process holds the whole network and sees its share of each batch. Gradients are added up after the backward
+passes of a step, so that a step is the step of one process with all the clips. Processes are started by
+`engine/launch.py` through Paddle's launcher, which tells each of them its place in environment variables.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+
+PARENT_VARIABLE = "PPV_LAUNCHED_BY"
+"""Environment variable with the process id of the `ppv train` that everything else belongs to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """The processes of a run, and which of them this is. Its methods are called by all of them, in the same order."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the run's files."""
+        return self.rank == 0
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Each value summed over all processes, in float64."""
+        if self.size == 1:
+            return list(values)
+        tensor = paddle.to_tensor(np.asarray(values, np.float64))
+        dist.all_reduce(tensor)
+        return [float(value) for value in tensor.numpy()]
+
+    def gather(self, value: Any) -> list[Any]:
+        """What every process gave, by rank. For plain values and arrays of our own processes."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = []
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        """Waits for all processes."""
+        if self.size > 1:
+            self.total([0.0])
+
+    def copy_from_main(self, network: paddle.nn.Layer) -> None:
+        """Gives every process the weights and BatchNorm statistics of the main one."""
+        if self.size > 1:
+            for tensor in network.state_dict().values():
+                dist.broadcast(tensor, src=0)
+
+    def sum_gradients(self, parameters: Iterable[paddle.Tensor]) -> None:
+        """Adds up the gradients of all processes; a parameter without one in this process has zeros to add."""
+        if self.size == 1:
+            return
+        trained = [parameter for parameter in parameters if not parameter.stop_gradient]
+        has_gradient = self.total([float(parameter.grad is not None) for parameter in trained])
+        chosen = [parameter for parameter, count in zip(trained, has_gradient, strict=True) if count]
+        if not chosen:
+            return
+        # one message for all: thousands of small ones would take longer than the step
+        flat = paddle.concat(
+            [
+                paddle.zeros([parameter.size], parameter.dtype) if parameter.grad is None else parameter.grad.flatten()
+                for parameter in chosen
+            ]
+        )
+        dist.all_reduce(flat)
+        for parameter, part in zip(chosen, paddle.split(flat, [p.size for p in chosen]), strict=True):
+            gradient = part.reshape(parameter.shape)
+            if parameter.grad is None:
+                parameter.grad = gradient
+            else:
+                parameter.grad.set_value(gradient)
+
+    def average_statistics(self, state: Mapping[str, paddle.Tensor]) -> None:
+        """The mean over processes of BatchNorm's moving statistics, so that all evaluate the same network."""
+        if self.size == 1:
+            return
+        for key, statistics in state.items():
+            if key.endswith(("._mean", "._variance")):
+                dist.all_reduce(statistics)
+                statistics.set_value(statistics / self.size)
+
+
+ALONE = World()
+
+
+def join_world() -> World:
+    """This process's place among those that Paddle's launcher started; alone without a launcher.
+
+    The processes talk over gloo on CPUs and over nccl on GPUs. Call it after `select_device`.
+    """
+    size = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+    if size == 1:
+        return ALONE
+    dist.init_parallel_env()
+    parent = os.environ.get(PARENT_VARIABLE)
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+    return World(rank=dist.get_rank(), size=size)
+
+
+def local_device(device: str) -> str:
+    """The GPU that the launcher gave to this process, where it started one for each GPU; else `device`."""
+    given = os.environ.get("FLAGS_selected_gpus", "")  # noqa: SIM112
+    return f"gpu:{given}" if given.isdecimal() and device.startswith("gpu") else device
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process once the one that asked for the run is gone, killed perhaps before it could stop anything."""
+    while _is_alive(parent):
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def _is_alive(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,116 @@
+"""Where a run starts: the network with its first weights, and a report of what these were.
+
+Source: SPEC 3.4. A backbone's file gives what it has and the rest begins as initialised; in difference to the reference
+the report says so, and a file of another network, whose convolutions do not fit, is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import paddle
+
+from ppvcli.configs.schema import TrainConfig
+from ppvcli.engine.inputs import network_spec
+from ppvcli.errors import WeightsMismatchError
+from ppvcli.models.backbones import BACKBONES, imagenet_backbone, list_weights, weights_of
+from ppvcli.models.build import build_network
+from ppvcli.models.tsm_efflite0 import imagenet_state
+from ppvcli.results import StartReport
+from ppvcli.specs import NetworkSpec
+from ppvcli.weights.formats import read_weights
+from ppvcli.weights.matching import canonical_keys
+from ppvcli.weights.torch_legacy import read_torch_legacy
+
+_UNUSED = re.compile(r"\.dw_conv\.weight$")
+"""Of PP-LCNetV2: a convolution that only a re-parameterised network uses; an ImageNet file may lack it."""
+_TEACHER = "Teacher."
+
+
+def starting_network(
+    config: TrainConfig, *, num_classes: int, fetch: bool
+) -> tuple[paddle.nn.Layer, StartReport | None]:
+    """The network before its first step, and where its weights come from.
+
+    Without `fetch` (a checkpoint will replace them), and with `model.pretrained` null, all weights are as initialised
+    and there is no report.
+
+    Raises: WeightsNotFoundError, WeightsFormatError, OfflineError, DownloadError, VerificationError;
+    WeightsMismatchError for the weights of another network.
+    """
+    spec, pretrained = network_spec(config), config.model.pretrained
+    network = build_network(spec, num_classes, dropout=config.model.dropout)
+    report = None
+    if fetch and pretrained is not None:
+        report = _take_weights(network, _read_start(pretrained, spec), source=pretrained, model=config.model.name)
+    if config.model.frozen_stages:
+        network.backbone.freeze_stages(config.model.frozen_stages)
+    return network, report
+
+
+def _read_start(pretrained: str, spec: NetworkSpec) -> dict[str, np.ndarray]:
+    """The tensors to start from, by canonical key."""
+    if pretrained != "imagenet":
+        return _read_canonical(pretrained)
+    tensors: dict[str, np.ndarray] = {}
+    for part, prefix in ((replace(spec, teacher=None), "backbone."), (spec.teacher, "Teacher.0.")):
+        backbone = None if part is None else imagenet_backbone(part)
+        if backbone is not None:
+            own = _read_canonical(backbone.name)
+            tensors |= {prefix + key.removeprefix("backbone."): tensor for key, tensor in own.items()}
+    return tensors
+
+
+def _read_canonical(name_or_file: str) -> dict[str, np.ndarray]:
+    path = weights_of(name_or_file) if name_or_file in list_weights() else name_or_file
+    if name_or_file in BACKBONES and BACKBONES[name_or_file].url is None:
+        return imagenet_state(read_torch_legacy(weights_of(name_or_file)))
+    tensors = read_weights(path).tensors
+    return {canonical: tensors[key] for key, canonical in canonical_keys(tensors).items()}
+
+
+def _take_weights(
+    network: paddle.nn.Layer, tensors: Mapping[str, np.ndarray], *, source: str, model: str
+) -> StartReport:
+    """Puts what fits of `tensors` into the network. Raises: WeightsMismatchError where a convolution does not."""
+    own = network.state_dict()
+    keys = {canonical: key for key, canonical in canonical_keys(own).items()}
+    shapes = {canonical: list(own[key].shape) for canonical, key in keys.items()}
+    skipped = {key: why for key, tensor in tensors.items() if (why := _misfit(key, tensor, shapes)) is not None}
+    loaded = [key for key in tensors if key not in skipped]
+    missing = [key for key, shape in shapes.items() if _is_convolution(key, shape) and key not in loaded]
+    foreign = [key for key in skipped if _is_convolution(key, tensors[key].shape) and not key.startswith(_TEACHER)]
+    if missing or foreign:
+        total = sum(_is_convolution(key, shape) for key, shape in shapes.items())
+        example = f"{foreign[0]}: {skipped[foreign[0]]}" if foreign else f"it lacks {keys[missing[0]]}"
+        raise WeightsMismatchError(
+            f"{source} is of another network than {model}: it has {total - len(missing)} of its {total} convolutions, "
+            f"and {len(foreign)} others; first, {example}",
+            hint="--set model.pretrained=imagenet takes the weights that the network is meant to start from",
+        )
+    for key in loaded:
+        own[keys[key]].set_value(tensors[key].astype(np.float32))
+    return StartReport(
+        weights=source,
+        num_loaded=len(loaded),
+        skipped=tuple(skipped.items()),
+        new=tuple(keys[canonical] for canonical in keys if canonical not in loaded),
+    )
+
+
+def _misfit(key: str, tensor: np.ndarray, shapes: Mapping[str, list[int]]) -> str | None:
+    """Why a tensor of a file is not taken; None where it is."""
+    if key not in shapes:
+        return "of the pair's teacher" if key.startswith(_TEACHER) else "the network has none of this name"
+    if tensor.dtype.kind != "f":
+        return f"holds {tensor.dtype}"
+    if list(tensor.shape) != shapes[key]:
+        return f"has shape {list(tensor.shape)}, the network's has {shapes[key]}"
+    return None
+
+
+def _is_convolution(key: str, shape: tuple[int, ...] | list[int]) -> bool:
+    return len(shape) == 4 and not _UNUSED.search(key)
