@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppvcli.cli import options, output
+from ppvcli.cli.weights_list import format_size, show_list
 from ppvcli.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
-    from ppvcli.models.zoo import ModelRow
     from ppvcli.weights.download import DownloadProgress, Report
 
 _EXCLUSIONS = {
@@ -30,12 +30,16 @@ def download_weights(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="NAME", help="Models or aliases.", show_default=False, autocompletion=options.complete_model
+            metavar="NAME",
+            help="Models, aliases or ImageNet backbones.",
+            show_default=False,
+            autocompletion=options.complete_weights,
         ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every published model.", show_default=False)] = False,
     list_: Annotated[
-        bool, typer.Option("--list", help="Show all models and what is in the store.", show_default=False)
+        bool,
+        typer.Option("--list", help="Show all models and backbones, and what is in the store.", show_default=False),
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.", show_default=False)] = False,
     mirror: Annotated[
@@ -61,14 +65,15 @@ def download_weights(
     """Download published weights into the local store."""
     _check_usage(names=names or [], all_=all_, list_=list_, verify=verify, mirror=mirror, offline=offline, force=force)
     if list_:
-        _show_list(as_json=json_)
+        show_list(as_json=json_)
         return
     answers = []
-    for row in _select_rows(names or [], all_=all_, verify=verify):
-        if row.bundled:
-            answer = _Answer(name=row.name, text="part of the package, nothing to download")
+    for name in _select_names(names or [], all_=all_, verify=verify):
+        without_download = _without_download(name)
+        if without_download is not None:
+            answer = _Answer(name=name, text=without_download)
         else:
-            answer = _verify(row) if verify else _fetch(row, mirror=mirror, offline=offline, force=force)
+            answer = _verify(name) if verify else _fetch(name, mirror=mirror, offline=offline, force=force)
         if answer.error is not None:
             output.show_error(answer.error.message, hint=answer.error.hint)
         elif not json_:
@@ -109,137 +114,75 @@ def _check_usage(
         raise UsageError("no model named", hint="ppv download-weights pptsmv2, or --all, or --list to see them")
 
 
-def _select_rows(names: Sequence[str], *, all_: bool, verify: bool) -> list[ModelRow]:
-    from ppvcli.models.zoo import ZOO, get_model_row
+def _select_names(names: Sequence[str], *, all_: bool, verify: bool) -> list[str]:
+    """Names as the store has them, each once. Raises: UnknownNameError."""
+    from ppvcli.models.backbones import BACKBONES, store_name
+    from ppvcli.models.zoo import ZOO
     from ppvcli.weights import store
 
     if names:
-        return list(dict.fromkeys(get_model_row(name) for name in names))
+        return list(dict.fromkeys(store_name(name) for name in names))
     if verify:
-        return [ZOO[name] for name in store.list_names() if name in ZOO]
+        return [name for name in store.list_names() if name in ZOO or name in BACKBONES]
     assert all_
-    return [row for row in ZOO.values() if row.url is not None]
+    return [row.name for row in ZOO.values() if row.url is not None]
 
 
-def _fetch(row: ModelRow, *, mirror: str | None, offline: bool, force: bool) -> _Answer:
+def _without_download(name: str) -> str | None:
+    """Where weights are that need no download; None for all others."""
+    from ppvcli.models.backbones import BACKBONES
+    from ppvcli.models.zoo import ZOO
+
+    if name in ZOO and ZOO[name].bundled:
+        return "part of the package, nothing to download"
+    if name in BACKBONES and BACKBONES[name].url is None:
+        return f"nothing to download: {BACKBONES[name].note}"
+    return None
+
+
+def _fetch(name: str, *, mirror: str | None, offline: bool, force: bool) -> _Answer:
     from ppvcli import api
     from ppvcli.weights import store
 
     try:
         with _shown_progress() as progress:
-            (record,) = api.download_weights([row.name], mirror=mirror, offline=offline, force=force, progress=progress)
+            (record,) = api.download_weights([name], mirror=mirror, offline=offline, force=force, progress=progress)
     except WeightsError as error:
-        return _Answer(name=row.name, error=error)
-    path = str(store.weights_path(row.name))
-    return _Answer(name=row.name, text=f"{path} ({_size(record.size_bytes)})", path=path, size_bytes=record.size_bytes)
+        return _Answer(name=name, error=error)
+    path = str(store.weights_path(name))
+    return _Answer(
+        name=name, text=f"{path} ({format_size(record.size_bytes)})", path=path, size_bytes=record.size_bytes
+    )
 
 
 def fetch_weights(name: str) -> None:
-    """Fetches a model's published weights, showing progress, unless they are in the store; for commands that need them.
+    """Fetches the published weights of a model or backbone, showing progress, for commands that need them.
 
-    Raises: UnknownNameError, OfflineError, DownloadError.
+    What is in the store, and what has no published file, is left alone. Raises: UnknownNameError, OfflineError,
+    DownloadError.
     """
-    from ppvcli.models.zoo import get_model_row
+    from ppvcli.models.backbones import published_url, store_name
     from ppvcli.weights import store
 
-    row = get_model_row(name)
-    if row.url is None or store.state(row.name) != "absent":
+    name = store_name(name)
+    if published_url(name) is None or store.state(name) != "absent":
         return
     from ppvcli import api
 
     with _shown_progress() as progress:
-        api.download_weights([row.name], progress=progress)
+        api.download_weights([name], progress=progress)
 
 
-def _verify(row: ModelRow) -> _Answer:
+def _verify(name: str) -> _Answer:
     from ppvcli.weights import store
 
     try:
-        record = store.verify(row.name)
+        record = store.verify(name)
     except WeightsError as error:
-        return _Answer(name=row.name, error=error)
-    path = str(store.weights_path(row.name))
+        return _Answer(name=name, error=error)
+    path = str(store.weights_path(name))
     text = f"ok, as downloaded on {record.downloaded_at}"
-    return _Answer(name=row.name, text=text, path=path, size_bytes=record.size_bytes)
-
-
-# --- the list ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ListRow:
-    """A model and its place in the store."""
-
-    row: ModelRow
-    aliases: tuple[str, ...]
-    weights: str
-    """`stored`, `damaged`, `not stored`, `in the package` or `none published`."""
-    size_bytes: int | None
-
-    def cells(self) -> tuple[str, ...]:
-        name = f"{self.row.name} ({', '.join(self.aliases)})" if self.aliases else self.row.name
-        top1 = "" if self.row.claimed_top1 is None else f"{self.row.claimed_top1:.2f} {self.row.claimed_on}"
-        size = "" if self.size_bytes is None else _size(self.size_bytes)
-        return (name, self.row.protocol, top1, self.weights, size)
-
-    def to_dict(self) -> dict[str, Any]:
-        row = self.row
-        return {
-            "name": row.name,
-            "aliases": list(self.aliases),
-            "num_segments": row.preprocess.sampling.num_segments,
-            "num_views": row.preprocess.num_views,
-            "protocol": row.protocol,
-            "claimed_top1": row.claimed_top1,
-            "claimed_on": row.claimed_on,
-            "labels": row.labels,
-            "url": row.url,
-            "weights": self.weights,
-            "size_bytes": self.size_bytes,
-            "note": row.note,
-        }
-
-
-_HEADINGS = ("model", "one video is", "top-1 %", "weights", "size")
-
-
-def _show_list(*, as_json: bool) -> None:
-    from ppvcli.models.zoo import ALIASES, ZOO
-
-    rows = [_list_row(row, aliases=tuple(a for a, name in ALIASES.items() if name == row.name)) for row in ZOO.values()]
-    if as_json:
-        output.print_json([row.to_dict() for row in rows])
-        return
-    cells = [row.cells() for row in rows]
-    if output.is_terminal(sys.stdout):
-        from rich.table import Table
-
-        table = Table(*_HEADINGS, box=None, header_style="bold")
-        for line in cells:
-            table.add_row(*line)
-        output.stdout_console().print(table)
-        return
-    widths = [max(map(len, column)) for column in zip(_HEADINGS, *cells, strict=True)]
-    for line in (_HEADINGS, *cells):
-        output.print_line("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _list_row(row: ModelRow, *, aliases: tuple[str, ...]) -> _ListRow:
-    from ppvcli.weights import store
-
-    state = store.state(row.name)
-    size_bytes = None if state == "absent" else store.weights_path(row.name).stat().st_size
-    if row.bundled:
-        weights = "in the package"
-    elif state != "absent":
-        weights = state
-    else:
-        weights = "none published" if row.url is None else "not stored"
-    return _ListRow(row=row, aliases=aliases, weights=weights, size_bytes=size_bytes)
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.1f} MB"
+    return _Answer(name=name, text=text, path=path, size_bytes=record.size_bytes)
 
 
 # --- progress ---------------------------------------------------------------------------------------------------------
@@ -281,8 +224,8 @@ class _PlainProgress:
 
     def report(self, event: DownloadProgress) -> None:
         if event.stage == "transfer" and self._last_stage != "transfer":
-            size = "" if event.total_bytes is None else f", {_size(event.total_bytes)}"
-            start = f", from {_size(event.received_bytes)} on" if event.received_bytes else ""
+            size = "" if event.total_bytes is None else f", {format_size(event.total_bytes)}"
+            start = f", from {format_size(event.received_bytes)} on" if event.received_bytes else ""
             typer.echo(f"{event.name}: fetching {event.message}{size}{start}", err=True)
         elif event.stage in ("wait", "retry"):
             typer.echo(f"{event.name}: {event.message}", err=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,13 +18,34 @@ from ppvcli.cli.options import (
     DeviceOption,
     GpuOption,
     MaxPixelsOption,
+    ThreadsOption,
     choose_device,
     choose_limits,
+    complete_config,
     complete_model,
 )
+from ppvcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from ppvcli.results import EvalReport
+    from rich.console import RenderableType
+
+    from ppvcli.configs.schema import TrainConfig
+    from ppvcli.results import ClassResult, EvalReport
+
+MAX_CLASSES = 30
+"""With more classes only the worst are shown."""
+NUM_WORST = 10
+NUM_WRONG = 20
+"""Mistakes that are shown; predictions.jsonl has all."""
+WEAK = 0.5
+BAR_WIDTH = 24
+
+
+def complete_protocol(incomplete: str) -> list[str]:
+    """Protocols that begin with what was typed."""
+    from ppvcli.video.protocols import PROTOCOLS
+
+    return [name for name in PROTOCOLS if name.startswith(incomplete)]
 
 
 def evaluate(
@@ -33,14 +55,51 @@ def evaluate(
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE|RUN_DIR", help="Weights of your own, or a run of `ppv train`.")
     ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help="Take the clips that this config holds out.", autocompletion=complete_config
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of --config: data.root=DIR."),
+    ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="One sub-folder of clips per class.  [default: what the run held out]"),
+        typer.Option(
+            metavar="DIR|LIST",
+            help="One sub-folder of clips per class, or a list or CSV file.  [default: what the run held out]",
+        ),
     ] = None,
     list_file: Annotated[
-        str | None, typer.Option("--list", metavar="FILE", help="Rows 'path label', relative to --data.")
+        str | None, typer.Option("--list", metavar="FILE", help="A list or CSV file, relative to --data as its paths.")
     ] = None,
+    data_format: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help="What clips of --data are: videos or (folders of) frames."),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="uniform, dense (10 clips x 3 crops) or ten-crop.  [default: the model's own]",
+            autocompletion=complete_protocol,
+        ),
+    ] = None,
+    skip_broken: Annotated[
+        bool,
+        typer.Option("--skip-broken", help="Leave out clips that can't be decoded.  [default: they count as wrong]"),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder for report and tables.  [default: eval/... here, or in the run folder]"
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, max=1024, help="Clips to load together.")] = 1,
     workers: Annotated[int, typer.Option(metavar="N", min=0, help="Decoding processes.")] = 1,
+    threads: ThreadsOption = None,
     cpu: CpuOption = False,
     gpu: GpuOption = False,
     device: DeviceOption = None,
@@ -50,54 +109,142 @@ def evaluate(
 ) -> None:
     """Measure a model's accuracy on labelled clips."""
     place = choose_device(cpu=cpu, gpu=gpu, device=device)
-
     limits = choose_limits(decode_timeout=decode_timeout, max_pixels=max_pixels)
-    from ppvcli.engine.cpu import tune_math_library
+    settings = _load_config(config, overrides or [], data=data, list_file=list_file)
+    clip_format = _choose_format(data_format, is_config=settings is not None or data is None)
+    if protocol is not None:
+        from ppvcli.video.protocols import get_protocol
 
-    tune_math_library(os.environ)  # before Paddle is imported, and for this process alone
-    if weights is None and model is not None:
-        fetch_weights(model)
-    from ppvcli.engine.run import evaluate
+        get_protocol(protocol)  # before something is downloaded for nothing
+    from ppvcli.deploy.machine import usable_cores
+    from ppvcli.engine.cpu import set_threads, tune_math_library
 
-    def run(on_clip: object = None) -> EvalReport:
-        return evaluate(
+    # before Paddle is imported, and for this process alone
+    tune_math_library(os.environ)
+    set_threads(os.environ, threads, default=usable_cores())
+    name = model if settings is None else model or settings.model.name
+    if weights is None and name is not None:
+        fetch_weights(name)
+    from ppvcli.engine.evaluate import default_out_dir, evaluate
+
+    folder = out or default_out_dir(name, weights=weights, data=data, list_file=list_file, protocol=protocol)
+
+    with output.open_bar("evaluating") as advance:
+        report = evaluate(
             model,
+            config=settings,
             weights=weights,
-            data=data,
+            data=None if settings is not None else data,
             list_file=list_file,
+            data_format=clip_format,
+            protocol=protocol,
+            skip_broken=skip_broken,
+            batch_size=batch_size,
             num_workers=workers,
             device=place,
+            out=folder,
             limits=limits,
-            on_clip=on_clip if callable(on_clip) else None,
+            on_clip=advance,
         )
-
-    if output.is_terminal(sys.stderr):
-        from rich.progress import Progress
-
-        with Progress(console=output.stderr_console(), transient=True) as progress:
-            task = progress.add_task("evaluating", total=None)
-            report = run(lambda done, total: progress.update(task, completed=done, total=total))
-    else:
-        report = run()
     if as_json:
         output.print_json(report.to_dict())
     else:
         _show(report)
+    _tell(report, folder)
+
+
+def _load_config(
+    config: str | None, overrides: list[str], *, data: Path | None, list_file: str | None
+) -> TrainConfig | None:
+    """The config with `--set` and, as in `ppv train`, `--data` for its `data.root`."""
+    if config is None:
+        if overrides:
+            raise UsageError("--set changes a setting of --config, which is not given", hint="--config NAME|FILE")
+        return None
+    if list_file is not None:
+        raise UsageError(
+            "--config and --list both say which clips to evaluate; say one", hint="--set data.val_list=FILE"
+        )
+    from ppvcli.configs.load import load_config
+
+    root = [] if data is None else [f"data.root={json.dumps(str(data))}"]
+    return load_config(config, [*root, *overrides])
+
+
+def _choose_format(name: str | None, *, is_config: bool) -> Literal["videos", "frames"]:
+    if name is not None and is_config:
+        raise UsageError("--format belongs to --data; a config has data.format", hint=f"--set data.format={name}")
+    if name not in (None, "videos", "frames"):
+        raise UsageError(f"unknown format '{name}'", hint="--format videos, or --format frames")
+    return "frames" if name == "frames" else "videos"
 
 
 def _show(report: EvalReport) -> None:
-    width = max(len(result.label) for result in report.classes)
-    for result in report.classes:
-        if result.num_clips:
-            share = result.num_correct / result.num_clips
-            output.print_line(f"{result.label:<{width}}  {result.num_correct:>4} of {result.num_clips:<4} {share:6.1%}")
-    for path, label, predicted in report.wrong[:20]:
-        output.print_line(f"wrong: {path}: {label} taken for {predicted}")
-    if len(report.wrong) > 20:
-        output.print_line(f"wrong: and {len(report.wrong) - 20} more; --json lists them all")
-    for path, error in report.failures:
-        output.show_warning(f"{path}: {error} (counted as wrong)")
+    """Classes, mistakes and totals: a table for a person, lines with tabs between for a pipe."""
+    with_clips = [result for result in report.classes if result.num_clips]
+    shown = with_clips if len(with_clips) <= MAX_CLASSES else sorted(with_clips, key=_recall)[:NUM_WORST]
+    if output.is_terminal(sys.stdout):
+        output.stdout_console().print(_table(shown, num_classes=len(with_clips)))
+    else:
+        output.print_line("class\tclips\tcorrect\trecall\tprecision\tf1")
+        for result in shown:
+            ratios = (_ratio(result.recall), _ratio(result.precision), _ratio(result.f1))
+            counts = (str(result.num_clips), str(result.num_correct))
+            output.print_line("\t".join((output.printable(result.label), *counts, *ratios)))
+    for path, label, predicted in report.wrong[:NUM_WRONG]:
+        output.print_line(output.printable(f"wrong: {path}: {label} taken for {predicted}"))
+    if len(report.wrong) > NUM_WRONG:
+        output.print_line(f"wrong: and {len(report.wrong) - NUM_WRONG} more")
+    if report.setup is not None:
+        output.print_line(f"{report.setup.protocol} protocol, {report.setup.views}, {report.setup.elapsed_s:.1f} s")
     output.print_line(
         f"{report.model}: top-1 {report.top1:.1%} ({report.num_correct} of {report.num_clips} clips), "
-        f"top-5 {report.top5:.1%}, loss {report.loss:.3f}"
+        f"top-5 {report.top5:.1%}, mean class {report.mean_class_accuracy:.1%}, loss {report.loss:.3f}"
     )
+
+
+def _tell(report: EvalReport, folder: Path) -> None:
+    """What a person should know besides the figures, on stderr."""
+    fate = "left out" if report.num_skipped else "counted as wrong"
+    for path, error in report.failures:
+        output.show_warning(f"{path}: {error} ({fate})")
+    if not (folder / "confusion.png").exists():
+        output.show_warning("no confusion.png: it needs matplotlib; pip install 'ppvcli[plot]'")
+    output.show_note(f"report and tables: {folder}")
+
+
+def _table(results: list[ClassResult], *, num_classes: int) -> RenderableType:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    title = f"the worst {len(results)} of {num_classes} classes" if len(results) < num_classes else None
+    table = Table(
+        box=None, padding=(0, 2, 0, 0), header_style="dim", title=title, title_justify="left", title_style="dim"
+    )
+    table.add_column("class")
+    table.add_column("")
+    for name in ("recall", "precision", "F1", "correct"):
+        table.add_column(name, justify="right")
+    for result in results:
+        style = "red" if _recall(result) < WEAK else ""
+        bar = ProgressBar(
+            total=1.0, completed=_recall(result), width=BAR_WIDTH, complete_style="cyan", finished_style="cyan"
+        )
+        table.add_row(
+            Text(output.printable(result.label), style=style),
+            bar,
+            _ratio(result.recall),
+            _ratio(result.precision),
+            _ratio(result.f1),
+            f"{result.num_correct} of {result.num_clips}",
+        )
+    return table
+
+
+def _recall(result: ClassResult) -> float:
+    return result.recall or 0.0
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"

@@ -20,6 +20,13 @@ def complete_model(incomplete: str) -> list[str]:
     return [name for name in (*ALIASES, *ZOO) if name.startswith(incomplete)]
 
 
+def complete_weights(incomplete: str) -> list[str]:
+    """Names of models, aliases and ImageNet backbones that begin with what was typed."""
+    from ppvcli.models.backbones import list_weights
+
+    return [name for name in list_weights() if name.startswith(incomplete)]
+
+
 def complete_config(incomplete: str) -> list[str]:
     """Names of shipped configs that begin with what was typed."""
     names = (path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.yaml"))

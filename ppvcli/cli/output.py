@@ -5,10 +5,12 @@ Data goes to stdout, everything else to stderr. rich is imported only where some
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import traceback
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import typer
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 INTERRUPTED = 130
+BAR_WIDTH = 24
 
 
 class Report(NamedTuple):
@@ -106,6 +109,38 @@ def stderr_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+@contextlib.contextmanager
+def open_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr that is moved by calling it with (done, total); None without a terminal."""
+    if not is_terminal(sys.stderr):
+        yield None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=BAR_WIDTH),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=stderr_console(),
+        transient=True,
+        redirect_stdout=False,
+        speed_estimate_period=300,
+    )
+    with progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _show(word: str, message: str, *, colour: str) -> None:

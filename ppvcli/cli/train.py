@@ -5,20 +5,31 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ppvcli.cli import output
-from ppvcli.cli.options import CpuOption, DeviceOption, GpuOption, choose_device, complete_config, complete_model
+from ppvcli.cli.options import (
+    CpuOption,
+    DeviceOption,
+    GpuOption,
+    ThreadsOption,
+    choose_device,
+    complete_config,
+    complete_model,
+)
+from ppvcli.cli.train_check import check_clips
+from ppvcli.cli.train_progress import open_watcher
 from ppvcli.errors import InterruptedRunError, UsageError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from ppvcli.engine.trainer import StepReport
-    from ppvcli.results import EpochResult, TrainResult
+    from ppvcli.configs.schema import TrainConfig
+    from ppvcli.engine.launch import Cluster
+    from ppvcli.results import TrainResult
 
 
 def train(
@@ -33,6 +44,12 @@ def train(
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of clips, one sub-folder per class.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder to write.  [default: runs/NAME]")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN_DIR", help="Go on with an interrupted run.")] = None,
+    finetune: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE|RUN_DIR", help="Start from these weights, with a classifier for the classes of --data."
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: optimizer.learning_rate=1e-4."),
@@ -45,9 +62,29 @@ def train(
         str | None,
         typer.Option(metavar="REGEX", help="Clips whose names share this (group) stay on one side of the split."),
     ] = None,
+    amp: Annotated[str | None, typer.Option(metavar="O1|O2", help="Train in mixed precision, on a GPU.")] = None,
+    gpus: Annotated[
+        str | None, typer.Option(metavar="0,1,..", help="Train on these GPUs, with a process for each.")
+    ] = None,
+    nproc: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=256, help="Train on the CPU with N processes.")
+    ] = None,
+    nnodes: Annotated[int, typer.Option(metavar="N", min=1, max=1024, help="Machines that train together.")] = 1,
+    master: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Address of the first of them, the same on all.")
+    ] = None,
+    writers: Annotated[
+        list[str] | None,
+        typer.Option("--writer", metavar="NAME", help="Log to tensorboard or visualdl as well.  [repeatable]"),
+    ] = None,
+    threads: ThreadsOption = None,
     cpu: CpuOption = False,
     gpu: GpuOption = False,
     device: DeviceOption = None,
+    check_data: Annotated[
+        bool,
+        typer.Option("--check-data", help="Decode every clip, list all that is wrong (--out FILE keeps it), and stop."),
+    ] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Show the complete config and stop.")] = False,
     list_configs: Annotated[bool, typer.Option("--list-configs", help="Show the shipped configs and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -59,23 +96,70 @@ def train(
         for name in load.list_configs():
             output.print_line(name)
         return
-    place = choose_device(cpu=cpu, gpu=gpu, device=device)
+    cluster = _choose_cluster(gpus, nproc, nnodes=nnodes, master=master)
+    place = _choose_place(cluster, cpu=cpu, gpu=gpu, device=device)
+    flags = _flags(
+        {
+            "data.root": data,
+            "epochs": epochs,
+            "data.val_ratio": val_ratio,
+            "data.group_pattern": group_pattern,
+            "model.pretrained": finetune,
+            "amp": amp,
+        }
+    )
+    run = _Run(cluster=cluster, device=place, writers=tuple(writers or ()), threads=threads, as_json=as_json)
     if resume is not None:
-        if (
-            any(value is not None for value in (config, model, data, out, epochs, val_ratio, group_pattern))
-            or overrides
-        ):
+        if flags or overrides or any(value is not None for value in (config, model, out)):
             raise UsageError("--resume goes on with the run's own config; other settings can't take effect")
-        _run(None, resume, device=place, as_json=as_json)
+        run.start(None, resume)
         return
     name = _config_name(config, model)
-    changes = {"data.root": data, "epochs": epochs, "data.val_ratio": val_ratio, "data.group_pattern": group_pattern}
-    flags = [f"{key}={json.dumps(str(v) if isinstance(v, Path) else v)}" for key, v in changes.items() if v is not None]
     settings = load.load_config(name, [*flags, *(overrides or [])])
     if print_config:
         output.print_line(load.dump_config(settings).rstrip())
-        return
-    _run(settings, out or Path("runs") / Path(name).stem, device=place, as_json=as_json)
+    elif check_data:
+        check_clips(settings, out=out, as_json=as_json)
+    else:
+        run.start(settings, out or Path("runs") / Path(name).stem, source=name)
+
+
+def _flags(changes: dict[str, object]) -> list[str]:
+    return [
+        f"{key}={json.dumps(str(value) if isinstance(value, Path) else value)}"
+        for key, value in changes.items()
+        if value is not None
+    ]
+
+
+def _choose_cluster(gpus: str | None, nproc: int | None, *, nnodes: int, master: str | None) -> Cluster | None:
+    """The processes that `--gpus`, `--nproc`, `--nnodes` and `--master` ask for; None for this one alone."""
+    if gpus is not None and nproc is not None:
+        raise UsageError("--gpus and --nproc exclude each other: --nproc is for CPUs", hint="keep one of them")
+    if gpus is None and nproc is None:
+        if nnodes > 1 or master is not None:
+            raise UsageError("--nnodes and --master need to know the processes of each machine", hint="--gpus 0,1,2,3")
+        return None
+    from ppvcli.engine.launch import Cluster
+
+    if gpus is None:
+        return Cluster(num_processes=nproc or 1, num_nodes=nnodes, master=master)
+    numbers = gpus.split(",")
+    if not all(number.isdecimal() for number in numbers) or len(set(numbers)) != len(numbers):
+        raise UsageError(f"--gpus {gpus}: expected different numbers", hint="--gpus 0,1")
+    return Cluster(
+        num_processes=len(numbers), gpus=tuple(int(number) for number in numbers), num_nodes=nnodes, master=master
+    )
+
+
+def _choose_place(cluster: Cluster | None, *, cpu: bool, gpu: bool, device: str | None) -> str:
+    place = choose_device(cpu=cpu, gpu=gpu, device=device)
+    if cluster is None:
+        return place
+    kind = "gpu" if cluster.gpus else "cpu"
+    if place not in ("auto", kind):
+        raise UsageError(f"--{'gpus' if cluster.gpus else 'nproc'} trains on {kind}s, not on {place}")
+    return kind
 
 
 def _config_name(config: str | None, model: str | None) -> str:
@@ -97,28 +181,39 @@ def _config_name(config: str | None, model: str | None) -> str:
     return name
 
 
-def _run(settings: object, run_dir: Path, *, device: str, as_json: bool) -> None:
-    from ppvcli.engine.cpu import tune_math_library
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """How to carry out a run, whatever it trains."""
 
-    tune_math_library(os.environ)  # before Paddle is imported, and for this process alone
-    from ppvcli.configs.schema import TrainConfig
-    from ppvcli.engine.run import resume, train
+    cluster: Cluster | None
+    device: str
+    writers: tuple[str, ...]
+    threads: int | None
+    as_json: bool
 
-    watcher = _TerminalWatcher() if output.is_terminal(sys.stderr) else _LineWatcher()
-    try:
-        with watcher:
-            if isinstance(settings, TrainConfig):
-                result = train(settings, run_dir, device=device, observer=watcher)
-            else:
-                result = resume(run_dir, device=device, observer=watcher)
-    except KeyboardInterrupt:
-        raise InterruptedRunError("interrupted", hint=f"ppv train --resume {run_dir}") from None
-    if as_json:
-        from dataclasses import asdict
+    def start(self, settings: TrainConfig | None, run_dir: Path, *, source: str | None = None) -> None:
+        """Trains into `run_dir`, or goes on with what is there where `settings` is None."""
+        from ppvcli.deploy.machine import usable_cores
+        from ppvcli.engine.cpu import set_threads, tune_math_library
 
-        output.print_json({**asdict(result), "val": result.val.to_dict()})
-    else:
-        _show_result(result)
+        # before Paddle is imported, and for this process and those it starts alone
+        tune_math_library(os.environ)
+        num_processes = 1 if self.cluster is None else self.cluster.num_processes
+        set_threads(os.environ, self.threads, default=max(1, usable_cores() // num_processes))
+        from ppvcli.engine.run import resume, train
+
+        try:
+            with open_watcher() as watcher:
+                start = (
+                    partial(resume, run_dir) if settings is None else partial(train, settings, run_dir, source=source)
+                )
+                result = start(device=self.device, cluster=self.cluster, writers=self.writers, observer=watcher)
+        except KeyboardInterrupt:
+            raise InterruptedRunError("interrupted", hint=f"ppv train --resume {run_dir}") from None
+        if self.as_json:
+            output.print_json({**asdict(result), "val": result.val.to_dict()})
+        else:
+            _show_result(result)
 
 
 def _show_result(result: TrainResult) -> None:
@@ -136,74 +231,3 @@ def _show_result(result: TrainResult) -> None:
         output.show_warning(f"{clip}: {reason}")
     if output.is_terminal(sys.stderr):
         print(f"hint: ppv predict CLIP --weights {result.run_dir}", file=sys.stderr)
-
-
-def _epoch_line(result: EpochResult) -> str:
-    return (
-        f"epoch {result.epoch}: loss {result.train_loss:.3f}, top-1 {result.train_top1:.1%}, "
-        f"val loss {result.val_loss:.3f}, val top-1 {result.val_top1:.1%}, lr {result.learning_rate:.2e}, "
-        f"{result.train_s + result.eval_s:.0f} s, {result.data_wait_ratio:.0%} waiting for data"
-    )
-
-
-class _LineWatcher:
-    """One line an epoch on stderr, for logs."""
-
-    def __enter__(self) -> _LineWatcher:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    def on_step(self, report: StepReport) -> None:
-        pass
-
-    def on_eval_clip(self, done: int, total: int) -> None:
-        pass
-
-    def on_epoch(self, result: EpochResult) -> None:
-        print(_epoch_line(result), file=sys.stderr, flush=True)
-
-
-class _TerminalWatcher:
-    """A live bar over all epochs, and a line for each one that is done."""
-
-    def __enter__(self) -> _TerminalWatcher:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        self._progress: Progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
-            console=output.stderr_console(),
-            transient=True,
-            speed_estimate_period=300,
-        )
-        self._task = self._progress.add_task("starting", total=None, detail="")
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def on_step(self, report: StepReport) -> None:
-        self._progress.update(
-            self._task,
-            description=f"epoch {report.epoch}/{report.num_epochs}",
-            total=report.num_epochs * report.num_steps,
-            completed=(report.epoch - 1) * report.num_steps + report.step,
-            detail=(
-                f"loss {report.loss:.3f}  top-1 {report.top1:.1%}  lr {report.learning_rate:.1e}  "
-                f"{report.images_per_s:.0f} img/s  {report.data_wait_ratio:.0%} waiting"
-            ),
-        )
-
-    def on_eval_clip(self, done: int, total: int) -> None:
-        self._progress.update(self._task, detail=f"evaluating clip {done} of {total}")
-
-    def on_epoch(self, result: EpochResult) -> None:
-        self._progress.console.print(_epoch_line(result))

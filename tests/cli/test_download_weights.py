@@ -14,6 +14,7 @@ from rich.console import Console
 from ppvcli.cli import output
 from ppvcli.cli.download_weights import fetch_weights
 from ppvcli.errors import UnknownNameError
+from ppvcli.models.backbones import BACKBONES
 from ppvcli.models.zoo import ALIASES, ZOO
 from ppvcli.weights import store
 from tests.weights.conftest import PUBLISHED, weight_file
@@ -93,6 +94,20 @@ def test_download_weights_of_bundled_model_has_nothing_to_do(ppv: Ppv) -> None:
     assert "part of the package" in answer.stdout
 
 
+def test_download_weights_of_backbones_by_name(ppv: Ppv, mirror: Path) -> None:
+    (mirror / "ResNet50_pretrain.pdparams").write_bytes(weight_file(3, num_rows=1))
+    answer = ppv("download-weights", "resnet50", "efflite0", "--mirror", mirror)
+    assert answer.exit_code == 0, answer.stderr
+    stored, from_pip = answer.stdout.splitlines()
+    assert stored.startswith(f"resnet50: {store.weights_path('resnet50')}")
+    assert from_pip == "efflite0: nothing to download: from pip: ppvcli[efflite0]"
+    assert ppv("download-weights", "--verify").stdout.startswith("resnet50: ok, as downloaded on ")
+    answer = ppv("download-weights", "resnet101_vd_ssld", "--offline")
+    assert answer.exit_code == 1
+    assert "PaddleVideo-release2.2/ResNet101_vd_ssld_pretrained.pdparams" in answer.stderr
+    assert "unknown model 'resnet5'; nearest: resnet50" in ppv("download-weights", "resnet5").stderr
+
+
 def test_download_weights_of_damaged_entry_needs_force(ppv: Ppv, mirror: Path) -> None:
     ppv("download-weights", "tsm", "--mirror", mirror)
     path = store.weights_path("tsm_k400")
@@ -139,7 +154,7 @@ def test_list_without_terminal_is_one_plain_line_per_model(ppv: Ppv, mirror: Pat
     assert answer.exit_code == 0
     heading, *lines = answer.stdout.splitlines()
     assert heading.split()[0] == "model"
-    assert [line.split()[0] for line in lines] == list(ZOO)
+    assert [line.split()[0] for line in lines] == [*ZOO, *BACKBONES]
     of = {line.split()[0]: line for line in lines}
     assert " ".join(of["tsm_k400"].split()) == "tsm_k400 (tsm) 8 frames x 1 crop 71.06 K400 stored 0.0 MB"
     assert "damaged" in of["pptsmv2_k400_8f"]
@@ -147,6 +162,8 @@ def test_list_without_terminal_is_one_plain_line_per_model(ppv: Ppv, mirror: Pat
     assert "in the package" in of["tsm_efflite0_weizmann"]
     assert "none published" in of["tsm_efflite0"]
     assert "10 clips x 3 crops" in of["pptsm_r101_k400_dense"]
+    assert " ".join(of["resnet50"].split()) == "resnet50 ImageNet, for tsn and tsm not stored"
+    assert "from pip" in of["efflite0"]
 
 
 def test_list_on_terminal_has_the_same_words(ppv: Ppv, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +179,7 @@ def test_list_on_terminal_has_the_same_words(ppv: Ppv, monkeypatch: pytest.Monke
 def test_list_as_json_has_the_facts_of_every_row(ppv: Ppv, mirror: Path) -> None:
     ppv("download-weights", "tsm", "--mirror", mirror)
     rows = {row["name"]: row for row in json.loads(ppv("download-weights", "--list", "--json").stdout)}
-    assert list(rows) == list(ZOO)
+    assert list(rows) == [*ZOO, *BACKBONES]
     stored = rows["tsm_k400"]
     assert stored["weights"] == "stored"
     assert stored["size_bytes"] == store.weights_path("tsm_k400").stat().st_size
@@ -171,6 +188,7 @@ def test_list_as_json_has_the_facts_of_every_row(ppv: Ppv, mirror: Path) -> None
     assert dense["aliases"] == ["pptsm"]
     assert dense["url"] == ZOO["pptsm_r101_k400_dense"].url
     assert (dense["weights"], dense["size_bytes"]) == ("not stored", None)
+    assert rows["resnet101_vd_ssld"]["backbone_of"] == ["pptsn", "pptsm"]
 
 
 def test_verify_reports_each_stored_model_and_exits_1_for_a_damaged_one(ppv: Ppv, mirror: Path) -> None:

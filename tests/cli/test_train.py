@@ -47,7 +47,9 @@ def test_folder_of_clips_becomes_a_model_that_eval_and_predict_take(clips: Path,
 
     again = ppv("eval", "--weights", run / "last", "--workers", "0", "--json")
     assert again.exit_code == 0, again.stderr
-    assert json.loads(again.stdout) == result["val"]
+    measured = json.loads(again.stdout)
+    assert measured.pop("setup")["data"] == f"held out of {clips}"
+    assert measured == result["val"]
 
     everything = ppv("eval", "--weights", run, "--data", clips, "--workers", "0")
     assert everything.exit_code == 0, everything.stderr

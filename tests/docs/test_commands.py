@@ -39,7 +39,7 @@ def arguments(command: str) -> list[str]:
     args = []
     for word in shlex.split(command)[1:]:
         args += sorted(str(path) for path in Path().glob(word)) if "*" in word else [word]
-    if args[0] == "train" and not {"--resume", "--list-configs"} & set(args):
+    if args[0] == "train" and not {"--resume", "--list-configs", "--print-config"} & set(args):
         args += ["--epochs", "1", "--set", "data.num_workers=0"]
     return args
 
@@ -59,6 +59,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "my_clips" / action).mkdir(parents=True)
         for i in range(2):
             write_video(folder / "my_clips" / action / f"lyova_g{i}.mp4", render_action(action, num_frames=30, seed=i))
+    (folder / "my_clips.csv").write_text("path,label\nmy_clips/bend/lyova_g0.mp4,bend\n", encoding="utf-8")
     write_lists(folder / "ucf101" / "ucfTrainTestlist")
     write_clips(folder / "ucf101" / "videos", listed_paths())
     (folder / "my_classes.txt").write_text("HandstandPushups\nSurfing\n", encoding="utf-8")

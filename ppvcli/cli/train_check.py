@@ -1,0 +1,57 @@
+"""`ppv train --check-data`: what is wrong with the clips of a config."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ppvcli.cli import output
+from ppvcli.errors import InterruptedRunError
+
+if TYPE_CHECKING:
+    from ppvcli.configs.schema import TrainConfig
+    from ppvcli.results import DataCheck
+
+MAX_LINES = 40
+"""Problems that are shown; `--out FILE` gets all."""
+
+
+def check_clips(settings: TrainConfig, *, out: Path | None, as_json: bool) -> None:
+    """Decodes every clip that the config names and prints what is wrong; exit code 1 if a clip is broken."""
+    from ppvcli.datasets.catalog import open_split
+    from ppvcli.datasets.check import check_data, write_check
+    from ppvcli.deploy.machine import usable_cores
+    from ppvcli.video.limits import DecodeLimits
+
+    split = open_split(settings.data, seed=settings.seed)
+    limits = DecodeLimits(timeout_s=settings.data.decode_timeout_s, max_pixels=settings.data.max_pixels)
+    try:
+        with output.open_bar("checking clips") as advance:
+            check = check_data(split, num_workers=usable_cores(), limits=limits, on_clip=advance)
+    except KeyboardInterrupt:
+        raise InterruptedRunError("interrupted", hint="the same command starts the check anew") from None
+    if out is not None:
+        write_check(check, out)
+    if as_json:
+        output.print_json(check.to_dict())
+    else:
+        _show(check, out)
+    if check.broken:
+        raise typer.Exit(1)
+
+
+def _show(check: DataCheck, out: Path | None) -> None:
+    for kind, what, detail in check.problems[:MAX_LINES]:
+        output.print_line(f"{kind}: {what}: {detail}")
+    more = len(check.problems) - MAX_LINES
+    if more > 0:
+        output.print_line(f"... and {more} more")
+    output.print_line(
+        f"{check.num_train} clips to train on, {check.num_val} held out: {len(check.broken)} broken, "
+        f"{len(check.problems)} problems in all" + (f", listed in {out}" if out is not None else "")
+    )
+    if more > 0 and out is None:
+        print("hint: --out FILE writes all of them", file=sys.stderr)

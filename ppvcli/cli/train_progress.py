@@ -1,0 +1,117 @@
+"""What `ppv train` shows while it works: lines for a log, or a live bar on a terminal. All on stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from ppvcli.cli import output
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from ppvcli.engine.progress import StepReport
+    from ppvcli.results import EpochResult, StartReport
+
+MAX_NAMES = 6
+"""Tensors that are named one by one."""
+
+
+def open_watcher() -> LineWatcher | TerminalWatcher:
+    """The one that fits stderr."""
+    return TerminalWatcher() if output.is_terminal(sys.stderr) else LineWatcher()
+
+
+def start_lines(report: StartReport) -> list[str]:
+    """Where the first weights come from, and what of them and of the network is left over."""
+    lines = [f"start: {report.num_loaded} tensors from {report.weights}"]
+    if report.skipped:
+        keys = [key for key, _ in report.skipped]
+        lines.append(f"start: {len(keys)} of its tensors not taken: {_some(keys)}")
+    if report.new:
+        lines.append(f"start: {len(report.new)} tensors begin untrained: {_some(report.new)}")
+    return lines
+
+
+def _some(names: tuple[str, ...] | list[str]) -> str:
+    more = f", and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
+
+
+def _epoch_line(result: EpochResult) -> str:
+    return (
+        f"epoch {result.epoch}: loss {result.train_loss:.3f}, top-1 {result.train_top1:.1%}, "
+        f"val loss {result.val_loss:.3f}, val top-1 {result.val_top1:.1%}, lr {result.learning_rate:.2e}, "
+        f"{result.train_s + result.eval_s:.0f} s, {result.data_wait_ratio:.0%} waiting for data"
+    )
+
+
+class LineWatcher:
+    """One line an epoch on stderr, for logs."""
+
+    def __enter__(self) -> LineWatcher:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def on_start(self, report: StartReport) -> None:
+        for line in start_lines(report):
+            print(line, file=sys.stderr, flush=True)
+
+    def on_step(self, report: StepReport) -> None:
+        pass
+
+    def on_eval_clip(self, done: int, total: int) -> None:
+        pass
+
+    def on_epoch(self, result: EpochResult) -> None:
+        print(_epoch_line(result), file=sys.stderr, flush=True)
+
+
+class TerminalWatcher:
+    """A live bar over all epochs, and a line for each one that is done."""
+
+    def __enter__(self) -> TerminalWatcher:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self._progress: Progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=output.stderr_console(),
+            transient=True,
+            speed_estimate_period=300,
+        )
+        self._task = self._progress.add_task("starting", total=None, detail="")
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def on_start(self, report: StartReport) -> None:
+        for line in start_lines(report):
+            self._progress.console.print(line, markup=False, highlight=False)
+
+    def on_step(self, report: StepReport) -> None:
+        self._progress.update(
+            self._task,
+            description=f"epoch {report.epoch}/{report.num_epochs}",
+            total=report.num_epochs * report.num_steps,
+            completed=(report.epoch - 1) * report.num_steps + report.step,
+            detail=(
+                f"loss {report.loss:.3f}  top-1 {report.top1:.1%}  top-5 {report.top5:.1%}  "
+                f"lr {report.learning_rate:.1e}  {report.images_per_s:.0f} img/s  {report.data_wait_ratio:.0%} waiting"
+            ),
+        )
+
+    def on_eval_clip(self, done: int, total: int) -> None:
+        self._progress.update(self._task, detail=f"evaluating clip {done} of {total}")
+
+    def on_epoch(self, result: EpochResult) -> None:
+        self._progress.console.print(_epoch_line(result))

@@ -1,0 +1,202 @@
+"""`ppv eval` with a small model: which clips, which protocol, what is printed and what is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ppvcli.video.protocols import PROTOCOLS
+from ppvcli.video.render import write_video
+from tests.small_model import LABELS, moving_block, write_weights
+
+Ppv = Callable[..., Any]
+FILES = ["confusion.csv", "confusion.png", "per_class.csv", "predictions.jsonl", "report.json"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights, five clips in class folders, and the same clips in a list and in a CSV file."""
+    folder = tmp_path_factory.mktemp("eval")
+    write_weights(folder / "w.safetensors")
+    rows = [(0, "jump"), (1, "wave one hand"), (1, "wave one hand"), (2, "wave two hands"), (2, "wave two hands")]
+    for i, (_, label) in enumerate(rows):
+        path = folder / "clips" / label / f"{i}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, moving_block(24, step=i + 1))
+    paths = [f"clips/{label}/{i}.mp4" for i, (_, label) in enumerate(rows)]
+    lines = [f"{path} {index}" for path, (index, _) in zip(paths, rows, strict=True)]
+    (folder / "val.list").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    table = ["path,label", *(f"{path},{label}" for path, (_, label) in zip(paths, rows, strict=True))]
+    (folder / "val.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
+    (folder / "one.list").write_text(f"{lines[0]}\n", encoding="utf-8")
+    (folder / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
+    (folder / "mine.yaml").write_text(
+        "model: {name: tsm_efflite0}\nepochs: 1\nbatch_size: 2\n"
+        f"data: {{root: {folder}, train_list: val.list, val_list: val.list, labels: labels.txt}}\n"
+        "optimizer: {name: adamw, learning_rate: 1e-3}\n",
+        encoding="utf-8",
+    )
+    return folder
+
+
+def run(ppv: Ppv, folder: Path, out: Path, *args: object) -> dict[str, Any]:
+    answer = ppv("eval", "--weights", folder / "w.safetensors", "--workers", "0", "--out", out, "--json", *args)
+    assert answer.exit_code == 0, answer.stderr
+    assert answer.stderr == f"report and tables: {out}\n"
+    return json.loads(answer.stdout)
+
+
+def test_clips_may_be_named_in_any_way_and_the_figures_stay(folder: Path, tmp_path: Path, ppv: Ppv) -> None:
+    ways = {
+        "folders": ("--data", folder / "clips"),
+        "list": ("--data", folder / "val.list"),
+        "csv": ("--data", folder / "val.csv"),
+        "list_option": ("--data", folder, "--list", "val.list"),
+        "config": ("--config", folder / "mine.yaml"),
+        "batches": ("--data", folder / "val.list", "--batch-size", "3"),
+    }
+    reports = {name: run(ppv, folder, tmp_path / name, *args) for name, args in ways.items()}
+    sources = {name: report.pop("setup")["data"] for name, report in reports.items()}
+    assert sources["csv"] == str(folder / "val.csv")
+    assert sources["config"] == f"held out of {folder}"
+    losses = {name: report.pop("loss") for name, report in reports.items()}
+    # other batches add float32 numbers in another order
+    assert losses == {name: pytest.approx(losses["folders"], abs=1e-5) for name in ways}
+    for report in reports.values():
+        assert report["num_clips"] == 5
+        assert report["classes"] == reports["folders"]["classes"]
+        assert [clip[1:] for clip in report["wrong"]] == [clip[1:] for clip in reports["folders"]["wrong"]]
+    assert sorted(path.name for path in (tmp_path / "csv").iterdir()) == FILES
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_protocol_decides_the_views_and_stands_in_the_report(
+    protocol: str, folder: Path, tmp_path: Path, ppv: Ppv
+) -> None:
+    setup = run(ppv, folder, tmp_path / "out", "--data", folder / "one.list", "--protocol", protocol)["setup"]
+    views = {
+        "uniform": "8 frames x whole frame",
+        "dense": "8 frames x 10 clips x 3 crops",
+        "ten-crop": "8 frames x 10 crops",
+    }
+    assert (setup["protocol"], setup["views"]) == (protocol, views[protocol])
+    assert setup["preprocess"]["resize"]["size_hw"] == ([96, 96] if protocol == "uniform" else [110, 110])
+    assert len(setup["weights_sha256"]) == 64
+    assert {"python", "paddlepaddle", "numpy"} <= set(setup["versions"])
+
+
+def test_report_goes_below_the_working_directory_unless_told(
+    folder: Path, tmp_path: Path, ppv: Ppv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = ("--weights", folder / "w.safetensors", "--data", folder / "val.list", "--workers", "0")
+    first = ppv("eval", *args)
+    assert first.exit_code == 0, first.stderr
+    lines = first.stdout.splitlines()
+    assert lines[0] == "class\tclips\tcorrect\trecall\tprecision\tf1"
+    assert [line.split("\t")[0] for line in lines[1:4]] == list(LABELS)
+    assert lines[-2].startswith("own protocol, 8 frames x whole frame, ")
+    assert lines[-1].startswith("tsm_efflite0: top-1 ")
+    assert first.stderr == "report and tables: eval/w-val-own\n"
+    assert sorted(path.name for path in Path("eval/w-val-own").iterdir()) == FILES
+    second = ppv("eval", *args, "--protocol", "uniform")
+    assert second.stderr == "report and tables: eval/w-val-uniform\n"
+
+
+def test_report_of_a_run_goes_into_the_run_folder(folder: Path, tmp_path: Path, ppv: Ppv) -> None:
+    run_dir = tmp_path / "run"
+    (run_dir / "best").mkdir(parents=True)
+    shutil.copy(folder / "w.safetensors", run_dir / "best" / "weights.safetensors")
+    shutil.copy(folder / "mine.yaml", run_dir / "config.yaml")
+    answer = ppv("eval", "--weights", run_dir, "--workers", "0")
+    assert answer.exit_code == 0, answer.stderr
+    assert answer.stderr == f"report and tables: {run_dir}/eval/held-out-own\n"
+
+
+def test_broken_clip_is_listed_and_counts_as_wrong_unless_skipped(folder: Path, tmp_path: Path, ppv: Ppv) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    text = (folder / "val.list").read_text(encoding="utf-8").replace("clips/", f"{folder}/clips/")
+    (tmp_path / "all.list").write_text(f"{tmp_path}/broken.mp4 0\n{text}", encoding="utf-8")
+    args = ("--weights", folder / "w.safetensors", "--data", tmp_path / "all.list", "--workers", "0", "--json")
+    strict = ppv("eval", *args, "--out", tmp_path / "strict")
+    lenient = ppv("eval", *args, "--out", tmp_path / "lenient", "--skip-broken")
+    assert "broken.mp4: " in strict.stderr
+    assert "(counted as wrong)" in strict.stderr
+    assert "(left out)" in lenient.stderr
+    counts = [json.loads(answer.stdout) for answer in (strict, lenient)]
+    assert [count["num_clips"] for count in counts] == [6, 5]
+    assert counts[0]["num_correct"] == counts[1]["num_correct"]
+    assert all("broken.mp4" in count["failures"][0][0] for count in counts)
+
+
+def test_many_classes_show_the_worst_ten(capsys: pytest.CaptureFixture[str]) -> None:
+    from ppvcli.cli import eval as command
+    from ppvcli.results import ClassResult, EvalReport
+
+    classes = tuple(
+        ClassResult(label=f"c{i}", num_clips=50, num_correct=i, num_predicted=50) for i in reversed(range(40))
+    )
+    report = EvalReport(model="m", num_clips=2000, num_correct=780, num_correct_top5=900, loss=1.0, classes=classes)
+    command._show(report)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in lines[1:11]] == [f"c{i}" for i in range(10)]
+    assert lines[11] == "m: top-1 39.0% (780 of 2000 clips), top-5 45.0%, mean class 39.0%, loss 1.000"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--data", "clips", "--protocol", "denze"], "unknown protocol 'denze'; nearest: dense"),
+        (["--set", "epochs=1"], "--set changes a setting of --config"),
+        (["--config", "mine.yaml", "--list", "val.list"], "--config and --list both say"),
+        (["--data", "val.list", "--list", "val.list"], "is a list itself"),
+        (["--list", "val.list"], "a list file needs the folder of its clips"),
+        ([], "no clips to evaluate on"),
+        (["--data", "clips", "--format", "films"], "unknown format 'films'"),
+        (["--config", "mine.yaml", "--format", "frames"], "--set data.format=frames"),
+        (["--config", "mine.yaml", "--set", "epoch=1"], "epoch: unknown key; nearest: epochs"),
+        (["--data", "clips", "--out", "."], "holds other files than a report"),
+    ],
+)
+def test_wrong_request_is_a_usage_error(
+    args: list[str], words: str, folder: Path, ppv: Ppv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    answer = ppv("eval", "--weights", "w.safetensors", "--workers", "0", *args)
+    assert answer.exit_code == 2
+    assert words in answer.stderr
+    assert answer.stdout == ""
+    assert not (folder / "eval").exists()
+
+
+def test_interruption_ends_with_130_and_writes_nothing(
+    folder: Path, tmp_path: Path, python_process: Callable[..., subprocess.Popen[str]]
+) -> None:
+    lines = (folder / "val.list").read_text(encoding="utf-8").replace("clips/", f"{folder}/clips/")
+    (tmp_path / "long.list").write_text(lines * 400, encoding="utf-8")
+    probe = (
+        "import sys; from ppvcli.models import views; real = views.batch_logits\n"
+        "def tell(*args, **kwargs):\n"
+        "    print('evaluating', file=sys.stderr, flush=True); return real(*args, **kwargs)\n"
+        "views.batch_logits = tell\nfrom ppvcli.cli.app import main; sys.exit(main(sys.argv[1:]))"
+    )
+    args = ("eval", "--weights", folder / "w.safetensors", "--data", tmp_path / "long.list", "--out", tmp_path / "out")
+    process = python_process("-c", probe, *map(str, args))
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line == "evaluating\n":
+            break
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    assert process.wait(timeout=60) == 130
+    assert time.monotonic() - began < 30
+    assert "Traceback" not in process.stderr.read()
+    assert not (tmp_path / "out").exists()
