@@ -158,7 +158,7 @@ def _choose_place(cluster: Cluster | None, *, cpu: bool, gpu: bool, device: str 
         return place
     kind = "gpu" if cluster.gpus else "cpu"
     if place not in ("auto", kind):
-        raise UsageError(f"--{'gpus' if cluster.gpus else 'nproc'} trains on {kind}s, not on {place}")
+        raise UsageError(f"--{'gpus' if cluster.gpus else 'nproc'} trains on {kind.upper()}s, not on {place}")
     return kind
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,11 @@ def test_folder_of_clips_becomes_a_model_that_eval_and_predict_take(clips: Path,
     settings = ["--epochs", "1", "--val-ratio", "0.5", "--group-pattern", r"g(\d)", "--set", "data.num_workers=0"]
     trained = ppv("train", "--model", "tsm_efflite0", "--data", clips, "--out", run, *settings, "--json")
     assert trained.exit_code == 0, trained.stderr
-    assert trained.stderr.startswith("epoch 1: loss ")
+    assert trained.stderr.splitlines()[:2] == [
+        "start: 245 tensors from imagenet",
+        "start: 2 tensors begin untrained: head.fc.weight, head.fc.bias",
+    ]
+    assert trained.stderr.splitlines()[2].startswith("epoch 1: loss ")
     result = json.loads(trained.stdout)
     assert result["run_dir"] == str(run)
     assert [c["label"] for c in result["val"]["classes"]] == ["bend", "jack"]
@@ -91,11 +96,17 @@ def test_print_config_shows_flags_and_overrides(ppv: Ppv) -> None:
         (["--config", "x", "--model", "y"], "either --config or --model"),
         (["--config", "tsm_efflite0_weizman_videos"], "nearest: tsm_efflite0_weizmann_videos"),
         (["--model", "tsm_eflite0", "--data", "x"], "nearest: tsm_efflite0"),
-        (["--model", "tsm", "--data", "x"], "no recipe to fine-tune tsm"),
+        (["--model", "tsn", "--data", "x"], "no recipe to fine-tune tsn"),
         (["--resume", "x", "--epochs", "3"], "--resume goes on with the run's own config"),
         (["--model", "tsm_efflite0", "--data", "x", "--set", "epoch=3"], "epoch: unknown key; nearest: epochs"),
         (["--model", "tsm_efflite0", "--data", "x", "--set", "model.frozen_stages=9"], "but there are 7"),
         (["--model", "tsm_efflite0", "--data", "x", "--cpu", "--gpu"], "exclude each other"),
+        (["--model", "tsm_efflite0", "--data", "x", "--cpu", "--amp", "O1"], "amp: O1 needs a GPU"),
+        (["--model", "tsm_efflite0", "--data", "x", "--nproc", "2", "--gpus", "0"], "exclude each other"),
+        (["--model", "tsm_efflite0", "--data", "x", "--nproc", "2", "--gpu"], "--nproc trains on CPUs"),
+        (["--model", "tsm_efflite0", "--data", "x", "--gpus", "0,0"], "expected different numbers"),
+        (["--model", "tsm_efflite0", "--data", "x", "--nnodes", "2"], "processes of each machine"),
+        (["--model", "tsm_efflite0", "--data", "x", "--nnodes", "2", "--nproc", "2"], "find each other"),
     ],
 )
 def test_wrong_request_is_a_usage_error(args: list[str], words: str, ppv: Ppv) -> None:
@@ -138,9 +149,10 @@ def test_interrupted_run_says_how_to_go_on_and_starts_with_the_backbone(
     run = tmp_path / "run"
     settings = ["--val-ratio", "0.5", "--set", "data.num_workers=0", "--set", "epochs=1", "--out", run]
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_step", interrupt)
+        patch.setattr(Trainer, "train_epoch", interrupt)
         answer = ppv("train", "--model", "tsm_efflite0", "--data", clips, *settings)
-    assert answer == (130, "", f"error: interrupted\nhint: ppv train --resume {run}\n")
+    assert (answer.exit_code, answer.stdout) == (130, "")
+    assert answer.stderr.endswith(f"error: interrupted\nhint: ppv train --resume {run}\n")
 
     started = {}
 
@@ -153,3 +165,19 @@ def test_interrupted_run_says_how_to_go_on_and_starts_with_the_backbone(
         assert ppv("train", "--resume", run).exit_code == 130
     expected = read_torch_legacy(find_efflite0_file())["_conv_stem.weight"]
     assert (started["stem"] == expected).all()
+
+
+def test_check_of_the_data_names_what_is_broken_and_writes_it(clips: Path, tmp_path: Path, ppv: Ppv) -> None:
+    data = tmp_path / "clips"
+    shutil.copytree(clips, data)
+    settings = ["train", "--model", "tsm_efflite0", "--data", data, "--val-ratio", "0.5", "--check-data"]
+    good = ppv(*settings)
+    assert good.exit_code == 0, good.stderr
+    assert "0 broken, 0 problems in all" in good.stdout
+    (data / "bend" / "bend_g2.mp4").write_bytes(b"no video")
+    bad = ppv(*settings, "--out", tmp_path / "problems.tsv")
+    assert bad.exit_code == 1
+    assert bad.stdout.startswith(f"broken: {data / 'bend' / 'bend_g2.mp4'}: ")
+    rows = (tmp_path / "problems.tsv").read_text(encoding="utf-8").splitlines()
+    assert [row.split("\t")[0] for row in rows] == ["problem", "broken"]
+    assert json.loads(ppv(*settings, "--json").stdout)["broken"][0][0].endswith("bend_g2.mp4")
