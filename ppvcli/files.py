@@ -1,10 +1,11 @@
-"""Files that are complete or not there."""
+"""Files and folders that are complete or not there."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,18 +18,55 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises: OSError of the block, of flushing to disk or of the move.
     """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    temporary = _name_beside(path)
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _flush(temporary)
         temporary.replace(path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path` for the files that shall be in `path`: takes its place when the block ends well.
+
+    An exception of any kind leaves `path` as it was and removes what was written. Missing parents are made.
+
+    Raises: OSError of the block, of flushing to disk or of the move.
+    """
+    temporary = _name_beside(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.iterdir():
+            _flush(file)
+        if not path.exists():
+            temporary.rename(path)
+            return
+        old = _name_beside(path)
+        path.rename(old)
+        try:
+            temporary.rename(path)
+        except OSError:
+            old.rename(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text file by `replacing`."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _name_beside(path: Path) -> Path:
+    return path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ppvcli.files import replacing, write_text
+from ppvcli.files import replacing, replacing_folder, write_text
 
 
 def test_replacing_moves_what_was_written(tmp_path: Path) -> None:
@@ -36,3 +36,44 @@ def test_failure_of_the_flush_counts(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(OSError, match="No space"):
         write_text(tmp_path / "a.txt", "new")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "in place of another"])
+def test_replacing_folder_moves_what_was_written(is_new: bool, tmp_path: Path) -> None:
+    target = tmp_path / "parent" / "folder"
+    if not is_new:
+        target.mkdir(parents=True)
+        (target / "old").touch()
+    with replacing_folder(target) as temporary:
+        (temporary / "new").touch()
+        assert [path.name for path in target.glob("*")] == ([] if is_new else ["old"])
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in target.parent.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_failure_keeps_the_old_folder_and_leaves_nothing(error: BaseException, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "old").touch()
+    with pytest.raises(type(error)), replacing_folder(tmp_path / "folder") as temporary:
+        (temporary / "half").touch()
+        raise error
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["old"]
+
+
+def test_move_that_fails_brings_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "old").touch()
+    move = Path.rename
+
+    def fail_once(path: Path, target: Path) -> Path:
+        if path.name.startswith(".tmp-") and (path / "new").exists():
+            raise OSError(5, "Input/output error")
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_once)
+    with pytest.raises(OSError, match="Input/output"), replacing_folder(tmp_path / "folder") as temporary:
+        (temporary / "new").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["old"]

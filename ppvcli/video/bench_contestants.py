@@ -68,7 +68,7 @@ class Contestant:
         version = str(getattr(importlib.import_module(self.module), "__version__", "unknown"))
         if self.distribution is not None:
             expected = importlib.metadata.version(self.distribution)
-            if version != expected:
+            if version.split("+")[0] != expected.split("+")[0]:  # builds add to it: torchcodec 0.12.0+cpu
                 raise ImportError(
                     f"'import {self.module}' gives version {version}, not {self.distribution} {expected}: "
                     "another distribution with that import name was installed over it"

@@ -21,6 +21,8 @@ class DecodeLimits:
     """Wall time from opening to the last frame; None sets no limit."""
     max_pixels: int = MAX_PIXELS
     """Width x height of a frame."""
+    threads: int = 1
+    """Threads that may decode it at the same time, where frames are large and that is exact."""
 
     def __post_init__(self) -> None:
         if self.timeout_s is not None and not self.timeout_s > 0:
@@ -32,6 +34,10 @@ class DecodeLimits:
             raise UsageError(
                 f"the largest frame must have 1 pixel or more, got {self.max_pixels}",
                 hint=f"give width x height, {1920 * 1080} for example",
+            )
+        if self.threads < 1:
+            raise UsageError(
+                f"decoding takes 1 thread or more, got {self.threads}", hint="give the number of idle cores"
             )
 
 

@@ -1,16 +1,15 @@
 """The decoding plan: only the packets that the wanted frames depend on are decoded, and only where that is exact.
 
-All packets are demuxed once and their headers parsed (h264.py, mpeg4.py). From these follow the number of frames, which
-packet becomes which frame, where decoding may start, and which packets nothing depends on. Those that are needed go
-through one decoder as if they were the whole stream; a frame that is missing, damaged or out of order, or a header that
-leaves a doubt, and the video is decoded sequentially instead. docs/concepts/decoding.md tells why this is exact.
+Those that are needed (scan.py) go through one decoder as if they were the whole stream, or in shares through several in
+threads of their own. A frame that is missing, damaged or out of order, or a header that leaves a doubt, and the video
+is decoded sequentially instead. docs/concepts/decoding.md tells why this is exact.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -19,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ppvcli.video.container import open_stream
-from ppvcli.video.h264 import H264Scan
 from ppvcli.video.limits import Watch
-from ppvcli.video.mpeg4 import Mpeg4Scan
-from ppvcli.video.order import CodedOrder, HeaderScan, UntrustedError
+from ppvcli.video.order import CodedOrder, UntrustedError
+from ppvcli.video.scan import StreamPlan, checked_packets, make_plan
 from ppvcli.video.sequential import (
     Choose,
     Frames,
@@ -35,50 +33,12 @@ from ppvcli.video.sequential import (
     to_rgb,
 )
 
-KEPT_PACKET_BYTES = 128 << 20
-"""Packets stay in memory up to this many bytes; those of larger files are read again where they are needed."""
-
-SCANS: dict[str, Callable[[bytes | None], HeaderScan]] = {"h264": H264Scan, "mpeg4": Mpeg4Scan}
-"""Codec -> what reads its headers. All others are decoded sequentially."""
+THREADED_PIXELS = 16 << 20
+"""So many pixels (of all pictures to decode) are worth a thread: some 60 ms of H.264."""
 
 _MAGIC = ((4, b"ftyp"), (4, b"moov"), (0, b"\x1aE\xdf\xa3"), (0, b"RIFF"))
 """Where mov, mp4, mkv, webm and avi say what they are. Their headers hold all that a decoder needs; other containers
 are looked into first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamPlan:
-    """One stream, scanned: what to send to a decoder for any wanted frames."""
-
-    order: CodedOrder
-    packets: list[av.Packet] | None
-    """None where they are too many to keep."""
-    duration_s: float
-
-    def needed(self, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The pictures to decode for `frames`, in the order of decoding.
-
-        The first one is always among them: it carries what a decoder learns only once, such as the encoder's name.
-        """
-        ranks, is_reference = self.order.ranks, self.order.is_reference
-        pictures = np.empty_like(ranks)
-        pictures[ranks] = np.arange(len(ranks))
-        starts = np.flatnonzero(self.order.is_start)
-        wanted = is_reference.copy() if self.order.hides_loss else np.zeros(len(ranks), dtype=bool)
-        wanted[: self.order.num_lead] = True
-        if self.order.leaks_damage:
-            wanted[: pictures[frames].max()] = True
-        for picture in sorted(pictures[frames].tolist(), reverse=True):
-            if self.order.hides_loss or self.order.leaks_damage:
-                wanted[picture] = True
-                continue
-            place = int(np.searchsorted(starts, picture, side="right")) - 1
-            while ranks[starts[place]] > ranks[picture]:  # shown before the start: it depends on the one before
-                place -= 1
-            start = starts[place]
-            wanted[start:picture] |= is_reference[start:picture]
-            wanted[picture] = True
-        return np.flatnonzero(wanted)
 
 
 class PlannedReader:
@@ -95,7 +55,7 @@ class PlannedReader:
         """Why this video is decoded sequentially; None where the plan is good."""
         self._container, self._stream = open_stream(path, watch=watch, quick=_is_quick(path))
         try:
-            self._plan = _make_plan(self._container, self._stream, watch=watch)
+            self._plan = make_plan(self._container, self._stream, watch=watch)
         except UntrustedError as reason:
             self._fall_back(reason)
 
@@ -137,17 +97,46 @@ class PlannedReader:
         if packets is None:
             self._container.close()
             self._container, self._stream = open_stream(self._path, watch=self._watch, quick=_is_quick(self._path))
-            packets = _checked_packets(self._container, self._stream, watch=self._watch)
+            packets = checked_packets(self._container, self._stream, watch=self._watch)
         numbers, places = np.unique(wanted, return_inverse=True)
         numbers = numbers if len(numbers) else np.zeros(1, dtype=np.int64)
+        first, *others = self._shares(numbers, plan=plan)
+        with ThreadPoolExecutor(max_workers=len(others) or 1) as pool:  # starts no thread before there is work for it
+            later = [pool.submit(self._read_share, share, plan=plan) for share in others]
+            frames = itertools.chain(
+                self._rgb(self._stream.codec_context, packets, plan=plan, wanted=first),
+                (frame_hwc for share in later for frame_hwc in share.result()),
+            )
+            return collect_known(frames, places, numbers=numbers, convert=lambda frame_hwc: frame_hwc, path=self._path)
+
+    def _shares(self, numbers: npt.NDArray[np.int64], *, plan: StreamPlan) -> list[npt.NDArray[np.int64]]:
+        """The frames for each thread; all in one share where several threads would not pay."""
+        if self._watch.limits.threads == 1 or plan.packets is None:
+            return [numbers]
+        codec = self._stream.codec_context
+        pixels = len(plan.needed(numbers)) * codec.width * codec.height
+        return plan.shares(numbers, most=min(self._watch.limits.threads, pixels // THREADED_PIXELS))
+
+    def _read_share(self, wanted: npt.NDArray[np.int64], *, plan: StreamPlan) -> list[Frames]:
+        """What another thread does, with a decoder of its own."""
+        assert plan.packets is not None
+        container, stream = open_stream(self._path, watch=self._watch, quick=_is_quick(self._path))
+        try:
+            return list(self._rgb(stream.codec_context, plan.packets, plan=plan, wanted=wanted))
+        finally:
+            container.close()
+
+    def _rgb(
+        self,
+        decoder: av.VideoCodecContext,
+        packets: Iterable[av.Packet],
+        *,
+        plan: StreamPlan,
+        wanted: npt.NDArray[np.int64],
+    ) -> Iterator[Frames]:
         convert = RgbConverter()
-        return collect_known(
-            _decode(self._stream.codec_context, packets, plan=plan, wanted=numbers, watch=self._watch),
-            places,
-            numbers=numbers,
-            convert=lambda frame: to_rgb(frame, convert=convert, path=self._path),
-            path=self._path,
-        )
+        for frame in _decode(decoder, packets, plan=plan, wanted=wanted, watch=self._watch):
+            yield to_rgb(frame, convert=convert, path=self._path)
 
     def _fall_back(self, reason: UntrustedError) -> None:
         self.fallback = str(reason)
@@ -166,53 +155,6 @@ def _is_quick(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(12)
     return any(head[place : place + len(magic)] == magic for place, magic in _MAGIC)
-
-
-def _make_plan(container: av.container.InputContainer, stream: av.VideoStream, *, watch: Watch) -> StreamPlan:
-    """Demuxes and scans a whole stream. Raises: UntrustedError where only sequential decoding is certain."""
-    codec = stream.codec_context.name
-    if codec not in SCANS:
-        raise UntrustedError(f"{codec} is always decoded sequentially")
-    scan = SCANS[codec](stream.codec_context.extradata)
-    kept: list[av.Packet] | None = []
-    times: list[int | None] = []
-    num_bytes = 0
-    for packet in _checked_packets(container, stream, watch=watch):
-        scan.feed(memoryview(packet))
-        times.append(packet.pts)
-        num_bytes += packet.size
-        if kept is not None:
-            kept.append(packet)
-            kept = kept if num_bytes <= KEPT_PACKET_BYTES else None
-    order = scan.finish()
-    rate = stream.average_rate or stream.guessed_rate
-    frame_s = float(1 / rate) if rate else 0.0
-    duration_s = order.num_frames * frame_s
-    known = [time for time in times if time is not None]
-    if len(known) == len(times) and stream.time_base:
-        duration_s = float((max(known) - min(known)) * stream.time_base) + frame_s
-    return StreamPlan(order=order, packets=kept, duration_s=duration_s)
-
-
-def _checked_packets(
-    container: av.container.InputContainer, stream: av.VideoStream, *, watch: Watch
-) -> Iterator[av.Packet]:
-    """All packets with something in them. Raises: UntrustedError for what sequential decoding treats specially."""
-    is_over = False
-    try:
-        for packet in container.demux(stream):
-            watch.check_time()
-            if is_over or packet.is_corrupt or packet.is_discard:
-                raise UntrustedError("packets that are empty, damaged or not to be shown")
-            if packet.has_sidedata("new_extradata"):
-                raise UntrustedError("parameters that change")
-            is_over = packet.size == 0
-            if not is_over:
-                yield packet
-    except av.error.ExitError as error:
-        raise watch.timeout() from error
-    except (av.error.FFmpegError, IndexError) as error:
-        raise UntrustedError("the container is damaged") from error
 
 
 def _decode(

@@ -63,6 +63,11 @@ class SequentialReader:
     def duration_s(self) -> float:
         return self._duration_s if self.num_frames else 0.0
 
+    @property
+    def damage(self) -> str | None:
+        """What decoding has complained of so far; the frames that it could not give are not counted."""
+        return self._damage
+
     def expect(self, choose: Choose) -> None:
         """Says which frames will be wanted of so many, so that counting can keep them if the header tells the truth."""
         self._choose = choose

@@ -149,6 +149,15 @@ def _claim_more_frames(path: Path) -> None:
     path.write_bytes(content)
 
 
+def _double_height(path: Path) -> None:
+    """Claims twice the height in the header: FFmpeg then takes each picture for a field, and two for a frame."""
+    content = bytearray(path.read_bytes())
+    for place in (content.index(b"avih") + 44, content.index(b"strf") + 16):
+        (height,) = struct.unpack_from("<I", content, place)
+        struct.pack_into("<I", content, place, 2 * height)
+    path.write_bytes(content)
+
+
 def _append_larger(codec: str) -> Callable[[Path], None]:
     def append(path: Path) -> None:
         larger = path.with_name(f"larger_{path.name}")
@@ -314,6 +323,12 @@ ROWS = {
         Row(name="mpeg4_lies.avi", codec="mpeg4", options={"g": "12"}, rework=_claim_more_frames, planned=True),
         Row(name="mpeg4_cut.avi", codec="mpeg4", options={"g": "12"}, rework=_cut_off(0.8), planned=None),
         Row(name="mpeg4_two_sizes.ts", codec="mpeg4", options={"g": "12"}, rework=_append_larger("mpeg4")),
+        # MJPEG
+        Row(name="mjpeg.avi", codec="mjpeg", pixel_format="yuvj420p", planned=True),
+        Row(name="mjpeg.mov", codec="mjpeg", pixel_format="yuvj422p", planned=True),
+        Row(name="mjpeg.mkv", codec="mjpeg", pixel_format="yuvj444p", size=(67, 51), planned=True),
+        Row(name="mjpeg_cut.avi", codec="mjpeg", pixel_format="yuvj420p", rework=_cut_off(0.7), planned=None),
+        Row(name="mjpeg_fields.avi", codec="mjpeg", pixel_format="yuvj420p", rework=_double_height),
         # all others
         Row(name="hevc.mp4", codec="libx265", options=_X265),
         Row(name="hevc.mkv", codec="libx265", options=_X265),
@@ -328,8 +343,6 @@ ROWS = {
         Row(name="vp9_cut.webm", codec="libvpx-vp9", options=_VP9, rework=_cut_off(0.7), planned=None),
         Row(name="av1.mp4", codec="libsvtav1", options=_AV1),
         Row(name="mpeg2.ts", codec="mpeg2video", options={"g": "12", "bf": "2"}),
-        Row(name="mjpeg.avi", codec="mjpeg", pixel_format="yuvj420p"),
-        Row(name="mjpeg.mov", codec="mjpeg", pixel_format="yuvj422p"),
         Row(name="animation.gif", codec="gif", pixel_format="rgb8"),
         Row(name="flv1.flv", codec="flv", options={"g": "12"}),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import re
 import sys
@@ -146,6 +147,16 @@ def test_library_whose_import_name_another_one_took_is_listed_as_such(numbered_v
     assert one.error is not None
     assert f"'import av' gives version {av.__version__}, not numpy {np.__version__}" in one.error
     assert one.speed is None
+
+
+def test_version_of_a_certain_build_is_the_library_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    # torchcodec 0.12.0 says that it is 0.12.0+cpu
+    monkeypatch.setattr(av, "__version__", f"{importlib.metadata.version('av')}+cpu")
+    contestant = replace(CONTESTANTS["pyav"], distribution="av")
+    assert contestant.load().endswith("+cpu")
+    monkeypatch.setattr(av, "__version__", "0.0+cpu")
+    with pytest.raises(ImportError, match=r"version 0\.0\+cpu, not av"):
+        contestant.load()
 
 
 def test_default_libraries_are_the_four_of_ours_and_what_is_installed(

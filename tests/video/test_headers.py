@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from ppvcli.video.bits import Bits, BitsEndError, HeaderRows
-from ppvcli.video.h264 import H264Scan
 from ppvcli.video.h264_parameters import parse_pps, parse_sps
-from ppvcli.video.mpeg4 import Mpeg4Scan, parse_layer
+from ppvcli.video.mjpeg import MjpegScan
+from ppvcli.video.mpeg4 import parse_layer
 from ppvcli.video.order import UntrustedError, reorder_depth
+from ppvcli.video.scan import SCANS
 from tests.video.matrix import ROWS
 
 
@@ -72,17 +73,15 @@ def test_sets_of_x264_say_how_many_frames_are_held_back(tmp_path: Path) -> None:
         parse_sps(extradata[9:14])
 
 
-@pytest.mark.parametrize("name", ["h264_12.mp4", "mpeg4.avi"])
+@pytest.mark.parametrize("name", ["h264_12.mp4", "mpeg4.avi", "mjpeg.avi"])
 @pytest.mark.parametrize("change", ["lost", "cut", "doubled", "empty"])
 def test_stream_with_a_lost_or_odd_packet_is_not_trusted(name: str, change: str, tmp_path: Path) -> None:
     with av.open(str(ROWS[name].write(tmp_path))) as container:
         codec = container.streams.video[0].codec_context
         packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
-        extradata = codec.extradata
-    scans = {"h264": H264Scan, "mpeg4": Mpeg4Scan}
 
     def scan(packets: list[bytes]) -> int:
-        one = scans[codec.name](extradata)
+        one = SCANS[codec.name](codec)
         for packet in packets:
             one.feed(memoryview(packet))
         return one.finish().num_frames
@@ -95,11 +94,84 @@ def test_stream_with_a_lost_or_odd_packet_is_not_trusted(name: str, change: str,
         "doubled": [*packets[:place], packets[place] * 2, *packets[place + 1 :]],
         "empty": [*packets[:place], b"\0", *packets[place + 1 :]],
     }[change]
-    if (name, change) == ("mpeg4.avi", "lost"):
-        assert scan(changed) == len(packets) - 1  # MPEG-4 numbers nothing: the rest is a whole stream
+    if name != "h264_12.mp4" and change == "lost":
+        assert scan(changed) == len(packets) - 1  # they number nothing: the rest is a whole stream
         return
     with pytest.raises(UntrustedError):
         scan(changed)
+
+
+def _segment(kind: int, body: bytes) -> bytes:
+    return bytes((0xFF, kind)) + (len(body) + 2).to_bytes(2, "big") + body
+
+
+COMMENT, FRAME, SCAN = (
+    _segment(0xFE, b"maker"),
+    _segment(0xC0, b"\x08\0\x30\0\x40\x01\x01\x11\0"),
+    _segment(0xDA, b"head"),
+)
+TABLE, OTHER_TABLE = (_segment(0xDB, b"\0" + bytes([value]) * 64) for value in (7, 9))
+CODES = _segment(0xC4, b"\0" + bytes([0, 2]) + bytes(14) + b"ab")
+TOO_MANY_CODES = _segment(0xC4, b"\0" + bytes([0, 5]) + bytes(14) + b"abcde")
+
+
+def _picture(*segments: bytes, coded: bytes = b"12\xff\x0034\xff\xd156", end: bytes = b"\xff\xd9") -> bytes:
+    return b"\xff\xd8" + b"".join(segments) + SCAN + coded + end
+
+
+GOOD_PICTURE = _picture(COMMENT, TABLE, CODES, FRAME)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        _picture(COMMENT, OTHER_TABLE, CODES, FRAME),
+        _picture(COMMENT, TABLE, CODES, FRAME, coded=b""),
+        _picture(COMMENT, TABLE, CODES, FRAME, end=b"\xff\xd9\0\0"),
+    ],
+    ids=["table of other values", "nothing coded", "padding"],
+)
+def test_jpeg_picture_that_stands_alone_is_accepted(packet: bytes) -> None:
+    scan = MjpegScan(None, height=48)
+    for one in (GOOD_PICTURE, packet):
+        scan.feed(memoryview(one))
+    order = scan.finish()
+    assert order.num_frames == 2
+    assert order.is_start.all() and not order.is_reference.any()
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"",
+        GOOD_PICTURE[:-1],
+        GOOD_PICTURE[:9],
+        GOOD_PICTURE[1:],
+        GOOD_PICTURE + b"x",
+        GOOD_PICTURE * 2,
+        _picture(_segment(0xFE, b"other"), TABLE, CODES, FRAME),
+        _picture(COMMENT, CODES, FRAME),
+        _picture(COMMENT, TABLE, CODES),
+        _picture(COMMENT, TABLE, CODES, FRAME, FRAME),
+        _picture(COMMENT, TABLE, TOO_MANY_CODES, FRAME),
+        _picture(COMMENT, _segment(0xDB, b"\x04" + bytes(64)), CODES, FRAME),
+        _picture(COMMENT, TABLE, CODES[:-1], FRAME),
+        _picture(COMMENT, TABLE, CODES, FRAME, _segment(0xCC, b"")),
+        _picture(COMMENT, TABLE, CODES, FRAME, coded=b"12\xff\xc034"),
+        _picture(COMMENT, TABLE, CODES, FRAME, coded=b"12\xff\xff34"),
+        _picture(COMMENT, TABLE, CODES, FRAME, end=b""),
+    ],
+)
+def test_jpeg_picture_that_may_be_none_or_not_stand_alone_is_refused(packet: bytes) -> None:
+    scan = MjpegScan(None, height=48)
+    scan.feed(memoryview(GOOD_PICTURE))
+    with pytest.raises(UntrustedError):
+        scan.feed(memoryview(packet))
+
+
+def test_jpeg_pictures_of_half_the_height_are_refused() -> None:
+    with pytest.raises(UntrustedError, match="height"):
+        MjpegScan(None, height=96).feed(memoryview(GOOD_PICTURE))
 
 
 def test_layer_of_unusual_shape_is_refused() -> None:

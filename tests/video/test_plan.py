@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -17,12 +18,13 @@ from hypothesis import strategies as st
 
 from ppvcli.errors import DecodeTimeoutError, FrameIndexError, FrameTooLargeError, UsageError, VideoError
 from ppvcli.specs import Preprocess
-from ppvcli.video import plan
+from ppvcli.video import plan, scan
 from ppvcli.video.clip import load_frames, load_train_frames
 from ppvcli.video.decoding import READERS, open_video, read_frames
 from ppvcli.video.limits import DecodeLimits
 from ppvcli.video.order import CodedOrder
-from ppvcli.video.plan import PlannedReader, StreamPlan
+from ppvcli.video.plan import PlannedReader
+from ppvcli.video.scan import StreamPlan
 from ppvcli.video.sequential import SequentialReader
 from ppvcli.video.transforms import Augment
 from tests.video.matrix import NUM_FRAMES, ROWS, damage_packets, encode, moving_frames
@@ -202,7 +204,7 @@ def test_open_gop_frames_shown_before_their_key_frame_depend_on_the_one_before()
 def test_packets_that_are_too_many_to_keep_are_read_again(
     truth: Callable[[str], Truth], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "KEPT_PACKET_BYTES", 1000)
+    monkeypatch.setattr(scan, "KEPT_PACKET_BYTES", 1000)
     for name in ("h264.mkv", "mpeg4_packed.avi"):
         known = truth(name)
         with open_video(known.path) as video:
@@ -213,10 +215,73 @@ def test_packets_that_are_too_many_to_keep_are_read_again(
             assert video.fallback is None
 
 
+@pytest.mark.parametrize("name", PLANNED)
+def test_threads_give_the_same_frames(
+    name: str, truth: Callable[[str], Truth], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "THREADED_PIXELS", 1)
+    known = truth(name)
+    with open_video(known.path, limits=DecodeLimits(threads=3)) as video:
+        for indices in ([*range(NUM_FRAMES)], [*range(NUM_FRAMES - 1, 0, -3)], [30, 2, 30, 17, 3], [7]):
+            _assert_equal(video.read(indices), known, indices)
+        assert video.fallback is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("pixels", "num_decoders"), [(1, 3), (64 * 48 * 15, 2), (64 * 48 * 100, 1)])
+def test_threads_are_as_many_as_the_work_is_worth(
+    pixels: int, num_decoders: int, truth: Callable[[str], Truth], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "THREADED_PIXELS", pixels)
+    decoders = []
+
+    def count_decoders(decoder: object, *args: Any, **settings: Any) -> Iterator[av.VideoFrame]:
+        decoders.append(decoder)
+        return decode(decoder, *args, **settings)
+
+    decode: Any = plan._decode
+    monkeypatch.setattr(plan, "_decode", count_decoders)
+    read_frames(truth("h264_12.mp4").path, range(0, NUM_FRAMES, 2), limits=DecodeLimits(threads=3))
+    assert len(set(map(id, decoders))) == num_decoders
+
+
+def test_shares_are_as_many_as_repeat_little() -> None:
+    # two groups of five pictures, each depending on all before it in the group
+    order = CodedOrder(
+        ranks=np.arange(10),
+        is_start=np.arange(10) % 5 == 0,
+        is_reference=np.ones(10, dtype=bool),
+        packets=np.arange(10),
+        spans={},
+    )
+    stream = StreamPlan(order=order, packets=None, duration_s=0.0)
+    assert [share.tolist() for share in stream.shares(np.array([1, 4, 6, 9]), most=4)] == [[1, 4], [6, 9]]
+    assert [share.tolist() for share in stream.shares(np.array([2, 3, 4]), most=4)] == [[2, 3, 4]]
+    assert [share.tolist() for share in stream.shares(np.array([0, 5]), most=1)] == [[0, 5]]
+
+
+@pytest.mark.parametrize("name", ["h264_12.mp4", "h264_no_b.mp4"])
+def test_damage_that_a_thread_meets_means_sequential_decoding(
+    name: str, truth: Callable[[str], Truth], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "THREADED_PIXELS", 1)
+    num_fallen_back = 0
+    for seed in range(20):
+        path = damage_packets(truth(name).path, tmp_path / f"{seed}_{name}", seed=seed, num_bytes=2)
+        with open_video(path, decoder="sequential") as video:
+            expected = video.read(np.arange(video.num_frames))
+        with open_video(path, limits=DecodeLimits(threads=3)) as video:
+            was_planned = video.fallback is None  # type: ignore[attr-defined]
+            frames = video.read(np.arange(video.num_frames))
+            is_planned = video.fallback is None  # type: ignore[attr-defined]
+        assert np.array_equal(frames, expected)
+        num_fallen_back += was_planned and not is_planned
+    assert num_fallen_back
+
+
 def test_file_that_changes_between_two_reads_is_not_planned_any_more(
     truth: Callable[[str], Truth], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(plan, "KEPT_PACKET_BYTES", 1000)
+    monkeypatch.setattr(scan, "KEPT_PACKET_BYTES", 1000)
     path = tmp_path / "changing.mkv"
     path.write_bytes(truth("h264.mkv").path.read_bytes())
     with open_video(path) as video:
@@ -268,7 +333,7 @@ def test_frames_that_grow_too_large_within_the_video_raise(name: str, truth: Cal
             video.read([video.num_frames - 1])
 
 
-@pytest.mark.parametrize("limits", [{"timeout_s": 0.0}, {"timeout_s": -1.0}, {"max_pixels": 0}])
+@pytest.mark.parametrize("limits", [{"timeout_s": 0.0}, {"timeout_s": -1.0}, {"max_pixels": 0}, {"threads": 0}])
 def test_limits_of_nothing_raise(limits: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         DecodeLimits(**limits)  # type: ignore[arg-type]

@@ -1,0 +1,125 @@
+"""What the packets of a file say: all are demuxed once and their headers parsed, nothing is decoded.
+
+From this follow the number of frames, which packet becomes which frame, where decoding may start, and which packets
+nothing depends on; or that the headers (h264.py, mpeg4.py, mjpeg.py) leave a doubt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+
+from ppvcli.video.h264 import H264Scan
+from ppvcli.video.limits import Watch
+from ppvcli.video.mjpeg import MjpegScan
+from ppvcli.video.mpeg4 import Mpeg4Scan
+from ppvcli.video.order import CodedOrder, HeaderScan, UntrustedError
+
+KEPT_PACKET_BYTES = 128 << 20
+"""Packets stay in memory up to this many bytes; those of larger files are read again where they are needed."""
+
+SCANS: dict[str, Callable[[av.VideoCodecContext], HeaderScan]] = {
+    "h264": lambda codec: H264Scan(codec.extradata),
+    "mpeg4": lambda codec: Mpeg4Scan(codec.extradata),
+    "mjpeg": lambda codec: MjpegScan(codec.extradata, height=codec.height),
+}
+"""Codec -> what reads its headers. All others are decoded sequentially."""
+
+MOST_REPEATED = 1.25
+"""Threads may decode this many times what one would: each begins at a key frame of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamPlan:
+    """One stream, scanned: what to send to a decoder for any wanted frames."""
+
+    order: CodedOrder
+    packets: list[av.Packet] | None
+    """None where they are too many to keep."""
+    duration_s: float
+
+    def needed(self, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The pictures to decode for `frames`, in the order of decoding.
+
+        The first one is always among them: it carries what a decoder learns only once, such as the encoder's name.
+        """
+        ranks, is_reference = self.order.ranks, self.order.is_reference
+        pictures = np.empty_like(ranks)
+        pictures[ranks] = np.arange(len(ranks))
+        starts = np.flatnonzero(self.order.is_start)
+        wanted = is_reference.copy() if self.order.hides_loss else np.zeros(len(ranks), dtype=bool)
+        wanted[: self.order.num_lead] = True
+        if self.order.leaks_damage:
+            wanted[: pictures[frames].max()] = True
+        for picture in sorted(pictures[frames].tolist(), reverse=True):
+            if self.order.hides_loss or self.order.leaks_damage:
+                wanted[picture] = True
+                continue
+            place = int(np.searchsorted(starts, picture, side="right")) - 1
+            while ranks[starts[place]] > ranks[picture]:  # shown before the start: it depends on the one before
+                place -= 1
+            start = starts[place]
+            wanted[start:picture] |= is_reference[start:picture]
+            wanted[picture] = True
+        return np.flatnonzero(wanted)
+
+    def shares(self, frames: npt.NDArray[np.int64], *, most: int) -> list[npt.NDArray[np.int64]]:
+        """`frames` (ascending) in up to `most` runs, as many as can be decoded apart with little decoded twice."""
+        num_needed = len(self.needed(frames))
+        for count in range(min(most, len(frames)), 1, -1):
+            shares = np.array_split(frames, count)
+            if sum(len(self.needed(share)) for share in shares) <= MOST_REPEATED * num_needed:
+                return shares
+        return [frames]
+
+
+def make_plan(container: av.container.InputContainer, stream: av.VideoStream, *, watch: Watch) -> StreamPlan:
+    """Demuxes and scans a whole stream. Raises: UntrustedError where only sequential decoding is certain."""
+    codec = stream.codec_context.name
+    if codec not in SCANS:
+        raise UntrustedError(f"{codec} is always decoded sequentially")
+    scan = SCANS[codec](stream.codec_context)
+    kept: list[av.Packet] | None = []
+    times: list[int | None] = []
+    num_bytes = 0
+    for packet in checked_packets(container, stream, watch=watch):
+        scan.feed(memoryview(packet))
+        times.append(packet.pts)
+        num_bytes += packet.size
+        if kept is not None:
+            kept.append(packet)
+            kept = kept if num_bytes <= KEPT_PACKET_BYTES else None
+    order = scan.finish()
+    rate = stream.average_rate or stream.guessed_rate
+    frame_s = float(1 / rate) if rate else 0.0
+    duration_s = order.num_frames * frame_s
+    known = [time for time in times if time is not None]
+    if len(known) == len(times) and stream.time_base:
+        duration_s = float((max(known) - min(known)) * stream.time_base) + frame_s
+    return StreamPlan(order=order, packets=kept, duration_s=duration_s)
+
+
+def checked_packets(
+    container: av.container.InputContainer, stream: av.VideoStream, *, watch: Watch
+) -> Iterator[av.Packet]:
+    """All packets with something in them. Raises: UntrustedError for what sequential decoding treats specially."""
+    is_over = False
+    try:
+        for packet in container.demux(stream):
+            watch.check_time()
+            if is_over or packet.is_corrupt or packet.is_discard:
+                raise UntrustedError("packets that are empty, damaged or not to be shown")
+            if packet.has_sidedata("new_extradata"):
+                raise UntrustedError("parameters that change")
+            is_over = packet.size == 0
+            if not is_over:
+                yield packet
+    except av.error.ExitError as error:
+        raise watch.timeout() from error
+    except (av.error.FFmpegError, IndexError) as error:
+        raise UntrustedError("the container is damaged") from error
