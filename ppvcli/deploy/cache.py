@@ -10,15 +10,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ppvcli.errors import CacheError
+from ppvcli.files import replacing_folder, write_text
 from ppvcli.specs import Preprocess
 from ppvcli.weights.metadata import MetadataError, preprocess_from_json, preprocess_to_json
 from ppvcli.weights.store import file_sha256, home_dir
@@ -141,36 +139,23 @@ def locked(facts: Facts) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(facts: Facts) -> Iterator[Path]:
-    """A new folder beside the entry, for its files; removed at the end of the block if it was not `commit`ted.
+    """A new folder for the files of the entry, which it becomes at the end of the block; `seal` it before that.
+
+    The caller holds the lock. Whatever is raised, nothing of the folder stays.
 
     Raises: CacheError for an OSError of the block (a full disk, no right to write).
     """
     folder = entry_dir(facts)
-    temporary = folder.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{folder.name}")
-    try:
-        with _reported(folder):
-            temporary.mkdir(parents=True)
-            yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _reported(folder), replacing_folder(folder) as temporary:
+        yield temporary
 
 
-def commit(folder: Path, record: Record) -> Entry:
-    """Makes a folder of `writing` the entry of its facts, in place of any other. The caller holds the lock.
-
-    Raises: OSError.
-    """
+def seal(folder: Path, record: Record) -> Entry:
+    """Adds the record to a folder of `writing`, and returns the entry that it becomes. Raises: OSError."""
     names = sorted(path.name for path in folder.iterdir())
-    record = Record(**{**vars(record), "files": {name: file_sha256(folder / name) for name in names}})
+    record = replace(record, files={name: file_sha256(folder / name) for name in names})
     (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
-    for name in (*names, RECORD):
-        with (folder / name).open("rb") as file:
-            os.fsync(file.fileno())
-    target = entry_dir(record.facts)
-    if target.exists():
-        shutil.rmtree(target)
-    folder.replace(target)
-    return Entry(folder=target, record=record)
+    return Entry(folder=entry_dir(record.facts), record=record)
 
 
 def read_choice(facts: Facts) -> dict[str, Any] | None:
@@ -184,8 +169,6 @@ def read_choice(facts: Facts) -> dict[str, Any] | None:
 
 def write_choice(facts: Facts, runtime: str, *, measured: Mapping[str, object]) -> None:
     """Notes the runtime that `auto` stands for, and what was measured of each. Raises: CacheError."""
-    from ppvcli.files import write_text
-
     path = _choice_path(facts)
     with _reported(path):
         text = json.dumps({"facts": dict(facts), "runtime": runtime, "measured": measured}, indent=1)

@@ -117,8 +117,8 @@ class Predictor:
         """A prediction for each video file, in order; a broken one gives a prediction with `error` set.
 
         One file gets all threads; of several (or of an iterator) as many are worked on at once as there are threads,
-        at most MAX_STREAMS. `top_k` larger than the number of classes gives all of them. Files that
-        cost more than `limits` are broken ones.
+        at most MAX_STREAMS. `top_k` larger than the number of classes gives all of them. Files that cost more time or
+        size than `limits` are broken ones.
 
         Raises: UsageError for `top_k` below 1; WeightsError for weights whose scores are not finite.
         """
@@ -132,6 +132,7 @@ class Predictor:
         # where the engine takes one clip at a time, the next file is decoded meanwhile
         workers = streams if settings.device == "cpu" else max(2, min(settings.threads, MAX_STREAMS))
         turns = threading.Semaphore(streams)
+        limits = replace(limits, threads=max(1, settings.threads // workers))
 
         def answer(source: Source) -> Prediction:
             return self._answer(source, top_k=top_k, limits=limits, engine=engine, turn=turns)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from ppvcli.errors import ExportError, UsageError
+from ppvcli.files import replacing_folder
 
 EXPORT_FILE = re.compile(r"inference(_[a-z0-9]+)?\.(yml|json|pdmodel|pdiparams|onnx|xml|bin)")
 """The names that files of an export have."""
@@ -26,21 +24,14 @@ def publishing(out: Path, *, force: bool) -> Iterator[Path]:
     was writing then.
     """
     _check_target(out, force=force)
-    temporary = out.absolute().with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{out.name}")
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        for file in temporary.iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
-        _move(temporary, out)
+        with replacing_folder(out.absolute()) as temporary:
+            yield temporary
     except OSError as error:
         raise ExportError(
             f"can't write the export {out}: {error.strerror or error}",
             hint="free some space, or choose another --out",
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check_target(out: Path, *, force: bool) -> None:
@@ -53,17 +44,3 @@ def _check_target(out: Path, *, force: bool) -> None:
         raise UsageError(f"{out} holds other things than an export, such as {others[0]}", hint="choose another --out")
     if not force and any(out.iterdir()):
         raise UsageError(f"{out} already holds an export", hint="--force replaces it, or choose another --out")
-
-
-def _move(temporary: Path, out: Path) -> None:
-    if not out.exists():
-        temporary.rename(out)
-        return
-    old = temporary.with_name(temporary.name + "-old")
-    out.rename(old)
-    try:
-        temporary.rename(out)
-    except OSError:
-        old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

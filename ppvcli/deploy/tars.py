@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
 import tarfile
 from pathlib import Path, PurePosixPath
 
 from ppvcli.deploy.publish import EXPORT_FILE
 from ppvcli.errors import ExportError
+from ppvcli.files import replacing_folder
 from ppvcli.weights.store import file_sha256, home_dir
 
 _MAX_TOTAL_BYTES = 4 << 30
@@ -61,20 +60,13 @@ def _is_complete(folder: Path, members: dict[str, tarfile.TarInfo]) -> bool:
 
 
 def _extract(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo], folder: Path) -> None:
-    temporary = folder.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
-    temporary.mkdir(parents=True)
     try:
-        for name, member in members.items():
-            source = tar.extractfile(member)
-            assert source is not None
-            with source, (temporary / name).open("wb") as target:
-                shutil.copyfileobj(source, target)
-        if folder.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not _is_complete(folder, members):  # else another process was faster
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with replacing_folder(folder) as temporary:
+            for name, member in members.items():
+                source = tar.extractfile(member)
+                assert source is not None
+                with source, (temporary / name).open("wb") as target:
+                    shutil.copyfileobj(source, target)
+    except OSError:
+        if not _is_complete(folder, members):  # else another process was faster
+            raise

@@ -3,7 +3,7 @@
     python tests/benchmarks/predict_cold.py --rounds 7 --paddlex /path/to/a/venv/with/paddlex/bin/python
 
 PP-TSMv2 16 frames with recipe weights, compiled before. PaddleX runs our export in a script of five lines. Printed:
-wall seconds of both and their ratio. `--quick` is one round; without `--paddlex` only ours is measured.
+seconds of wall and CPU time of both and their ratio. `--quick` is one round; without `--paddlex` only ours is measured.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -30,10 +31,12 @@ for result in model.predict(sys.argv[3]):
 """
 
 
-def wall_s(command: list[str], *, threads: int) -> tuple[float, str]:
-    start = time.perf_counter()
+def run(command: list[str], *, threads: int) -> tuple[shared.Cost, str]:
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     stdout = shared.run_python(command, threads=threads)
-    return time.perf_counter() - start, stdout
+    wall_s, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return shared.Cost(wall_s, cpu_s), stdout
 
 
 def main() -> None:
@@ -51,21 +54,24 @@ def main() -> None:
     if args.paddlex:
         export = shared.exported("pptsmv2", formats="paddle")
         theirs = [args.paddlex, "-W", "ignore", "-c", SCRIPT, shared.PADDLEX_NAME, str(export), args.clip]
-    _, stdout = wall_s(ours, threads=args.threads)  # compiles
+    _, stdout = run(ours, threads=args.threads)  # compiles
     print("ours:", json.loads(stdout)[0]["top"][0])
     if theirs is not None:
-        _, stdout = wall_s(theirs, threads=args.threads)
+        _, stdout = run(theirs, threads=args.threads)
         print("PaddleX:", stdout.strip()[:200])
-    own_s: list[float] = []
-    paddlex_s: list[float] = []
+    own: list[shared.Cost] = []
+    paddlex: list[shared.Cost] = []
     for number in range(1 if args.quick else args.rounds):
-        turns = [(ours, own_s), (theirs, paddlex_s)] if number % 2 == 0 else [(theirs, paddlex_s), (ours, own_s)]
-        for command, times in turns:
+        turns = [(ours, own), (theirs, paddlex)] if number % 2 == 0 else [(theirs, paddlex), (ours, own)]
+        for command, costs in turns:
             if command is not None:
-                times.append(wall_s(command, threads=args.threads)[0])
-    print(f"cold ppv predict: median {statistics.median(own_s):.2f} s, min {min(own_s):.2f} s, {args.threads} threads")
+                costs.append(run(command, threads=args.threads)[0])
+    wall_s = [cost.wall_s for cost in own]
+    print(
+        f"cold ppv predict: median {statistics.median(wall_s):.2f} s, min {min(wall_s):.2f} s, {args.threads} threads"
+    )
     if theirs is not None:
-        shared.show_ratios("cold, against PaddleX", own_s, paddlex_s, unit="s")
+        shared.show_ratios("cold, against PaddleX", own, paddlex)
     code = (
         "import sys; from ppvcli.cli.app import main; main(sys.argv[1:]); print(*sorted(sys.modules), file=sys.stderr)"
     )

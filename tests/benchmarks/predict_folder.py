@@ -23,11 +23,11 @@ from ppvcli.deploy.predictor import Predictor
 weights, threads, *files = sys.argv[1:]
 predictor = Predictor(weights=weights, threads=int(threads), device="cpu")
 list(predictor.predict(files[:2]))
-start = time.perf_counter()
+start, cpu = time.perf_counter(), time.process_time()
 answers = list(predictor.predict(files))
-seconds = time.perf_counter() - start
+seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
 assert all(answer.error is None for answer in answers) and [answer.path for answer in answers] == files
-print(seconds)
+print(seconds, cpu_seconds)
 """
 THEIRS = """
 import sys, time
@@ -35,11 +35,11 @@ from paddlex import create_model
 name, folder, threads, *files = sys.argv[1:]
 model = create_model(model_name=name, model_dir=folder, device="cpu", pp_option=None)
 list(model.predict(files[0]))
-start = time.perf_counter()
+start, cpu = time.perf_counter(), time.process_time()
 for file in files:
     for result in model.predict(file):
         result.json
-print(time.perf_counter() - start)
+print(time.perf_counter() - start, time.process_time() - cpu)
 """
 
 
@@ -70,17 +70,19 @@ def main() -> None:
         export = shared.exported("pptsmv2", formats="paddle")
         theirs = [args.paddlex, "-W", "ignore", "-c", THEIRS, shared.PADDLEX_NAME, str(export), str(args.threads)]
         theirs += files
-    own_s: list[float] = []
-    paddlex_s: list[float] = []
+    own: list[shared.Cost] = []
+    paddlex: list[shared.Cost] = []
     for number in range(1 if args.quick else args.rounds):
-        turns = [(ours, own_s), (theirs, paddlex_s)] if number % 2 == 0 else [(theirs, paddlex_s), (ours, own_s)]
-        for command, times in turns:
+        turns = [(ours, own), (theirs, paddlex)] if number % 2 == 0 else [(theirs, paddlex), (ours, own)]
+        for command, costs in turns:
             if command is not None:
-                times.append(float(shared.run_python(command, threads=args.threads).split()[-1]))
-    print(f"{len(files)} clips, {args.threads} threads: ours {[round(len(files) / s, 2) for s in own_s]} clips/s")
+                costs.append(shared.Cost(*map(float, shared.run_python(command, threads=args.threads).split()[-2:])))
+    print(
+        f"{len(files)} clips, {args.threads} threads: ours {[round(len(files) / one.wall_s, 2) for one in own]} clips/s"
+    )
     if theirs is not None:
-        print(f"PaddleX {[round(len(files) / s, 2) for s in paddlex_s]} clips/s")
-        shared.show_ratios("folder, against PaddleX's loop", own_s, paddlex_s, unit="s")
+        print(f"PaddleX {[round(len(files) / one.wall_s, 2) for one in paddlex]} clips/s")
+        shared.show_ratios("folder, against PaddleX's loop", own, paddlex)
 
 
 if __name__ == "__main__":

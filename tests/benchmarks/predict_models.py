@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 REPO = Path(__file__).resolve().parents[2]
 CLIPS = REPO.parent / "shared" / "data"
@@ -90,13 +90,27 @@ def run_python(command: list[str], *, threads: int) -> str:
     return result.stdout
 
 
-def show_ratios(name: str, ours: list[float], others: list[float], *, unit: str = "ms") -> None:
-    """Prints medians and the ratio of each pair."""
-    ratios = [other / own for own, other in zip(ours, others, strict=True)]
-    print(
-        f"{name}: {statistics.median(ratios):.2f}x (min {min(ratios):.2f}, max {max(ratios):.2f}); "
-        f"ours {statistics.median(ours):.1f} {unit}, theirs {statistics.median(others):.1f} {unit}, {len(ours)} pairs"
-    )
+class Cost(NamedTuple):
+    """Of one run."""
+
+    wall_s: float
+    cpu_s: float
+    """Of all threads; other work on the machine changes it less."""
+
+
+def show_ratios(name: str, ours: list[Cost], others: list[Cost]) -> None:
+    """Prints medians and the ratio of each pair, by wall and by CPU time, and how busy the machine is."""
+    for kind, own_s, other_s in (
+        ("wall", [cost.wall_s for cost in ours], [cost.wall_s for cost in others]),
+        ("CPU", [cost.cpu_s for cost in ours], [cost.cpu_s for cost in others]),
+    ):
+        ratios = [other / own for own, other in zip(own_s, other_s, strict=True)]
+        print(
+            f"{name}, {kind}: {statistics.median(ratios):.2f}x (min {min(ratios):.2f}, max {max(ratios):.2f}); "
+            f"ours {statistics.median(own_s):.3f} s (min {min(own_s):.3f}), "
+            f"theirs {statistics.median(other_s):.3f} s (min {min(other_s):.3f}), {len(ours)} pairs"
+        )
+    print(f"load average {os.getloadavg()[0]:.1f}")
 
 
 def reference_path(folder: Path, preprocess: Any, *, threads: int) -> Callable[[str], Any]:

@@ -55,28 +55,21 @@ def main() -> None:
         f"logits from file, ours and the reference's path: differ by {np.abs(own_logits - reference_logits).max():.2g} "
         f"(span {np.ptp(reference_logits):.1f}), top-1 {own_logits.argmax()} and {reference_logits.argmax()}"
     )
-    own_ms: list[float] = []
-    reference_ms: list[float] = []
+    own: list[shared.Cost] = []
+    reference: list[shared.Cost] = []
 
-    def time_ours() -> None:
-        start = time.perf_counter()
-        (prediction,) = ours.predict([args.clip])
-        own_ms.append((time.perf_counter() - start) * 1e3)
+    def run_ours(clip: str) -> None:
+        (prediction,) = ours.predict([clip])
         assert prediction.error is None
 
-    def time_theirs() -> None:
-        start = time.perf_counter()
-        theirs(args.clip)
-        reference_ms.append((time.perf_counter() - start) * 1e3)
-
-    time_ours()
-    time_theirs()
-    own_ms.clear()
-    reference_ms.clear()
-    for number in range(3 if args.quick else args.rounds):
-        for turn in (time_ours, time_theirs) if number % 2 == 0 else (time_theirs, time_ours):
-            turn()
-    shared.show_ratios("warm, one clip, against the reference's path", own_ms, reference_ms)
+    for number in range((3 if args.quick else args.rounds) + 1):
+        turns = [(run_ours, own), (theirs, reference)]
+        for path_to_answer, costs in turns if number % 2 else reversed(turns):
+            start, cpu = time.perf_counter(), time.process_time()
+            path_to_answer(args.clip)
+            if number:  # the first round warms up
+                costs.append(shared.Cost(time.perf_counter() - start, time.process_time() - cpu))
+    shared.show_ratios("warm, one clip, against the reference's path", own, reference)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def _write(record: Record = RECORD, *, program: bytes = b"program") -> Entry:
     with cache.locked(record.facts), cache.writing(record.facts) as folder:
         (folder / "inference.onnx").write_bytes(program)
         (folder / "more.bin").write_bytes(b"more")
-        return cache.commit(folder, record)
+        return cache.seal(folder, record)
 
 
 def test_entry_that_was_written_is_found() -> None:
@@ -139,7 +139,7 @@ with cache.locked(FACTS):
         with cache.writing(FACTS) as folder:
             time.sleep(0.3)
             (folder / "inference.onnx").write_bytes(b"x")
-            cache.commit(folder, RECORD)
+            cache.seal(folder, RECORD)
         print("wrote")
 """
     repo = Path(__file__).resolve().parents[2]

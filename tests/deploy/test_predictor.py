@@ -30,6 +30,7 @@ from ppvcli.models.zoo import get_model_row
 from ppvcli.results import Prediction
 from ppvcli.specs import Crop, Preprocess, Resize, Sampling
 from ppvcli.video.clip import load_clip
+from ppvcli.video.limits import DecodeLimits
 from ppvcli.video.render import write_video
 from ppvcli.weights.formats import read_weights, write_safetensors
 from tests.small_model import LABELS, MODEL, PREPROCESS, moving_block, write_weights
@@ -215,6 +216,23 @@ def test_several_files_at_once_give_the_answers_of_one_at_a_time(small: Predicto
             assert (answer.path, answer.error) == (alone.path, alone.error)
             got, expected = ({best.label: best.score for best in one.top} for one in (answer, alone))
             assert got == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("num_files", "num_threads"), [(1, 3), (2, 1), (5, 1)])
+def test_threads_that_no_other_file_needs_decode_too(
+    num_files: int, num_threads: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = Predictor(weights=folder / "run", device="cpu", threads=3)
+    seen = []
+    load_frames = module.load_frames
+
+    def watched(*args: Any, limits: DecodeLimits, **settings: Any) -> object:
+        seen.append((limits.threads, limits.max_pixels))
+        return load_frames(*args, limits=limits, **settings)
+
+    monkeypatch.setattr(module, "load_frames", watched)
+    list(many.predict([folder / "short.mp4"] * num_files, limits=DecodeLimits(max_pixels=10**6)))
+    assert seen == [(num_threads, 10**6)] * num_files
 
 
 def test_only_a_few_files_are_in_memory_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
