@@ -190,6 +190,12 @@ class StartReport:
         """JSON-ready."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> StartReport:
+        """The report of `to_dict`."""
+        skipped = tuple((key, why) for key, why in tree["skipped"])
+        return cls(weights=tree["weights"], num_loaded=tree["num_loaded"], skipped=skipped, new=tuple(tree["new"]))
+
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
@@ -239,10 +245,13 @@ class DataCheck:
     """(path, error) of clips that training skips and that count as wrong in evaluation."""
     doubtful: tuple[tuple[str, str], ...]
     """(path, remark) of clips that can be used, though something is odd about them."""
-    repeated: tuple[str, ...]
-    """Paths that stand more than once on one side of the split."""
-    on_both_sides: tuple[tuple[str, str], ...]
-    """(training path, held-out path) of clips that are the same file, or files with the same content."""
+    repeated: tuple[tuple[str, str, str], ...]
+    """(path, other path, remark) of clips on one side of the split that are the same file, or have the same content.
+
+    The remark is empty, or names both classes where they differ; so it is in `on_both_sides`.
+    """
+    on_both_sides: tuple[tuple[str, str, str], ...]
+    """(training path, held-out path, remark) of such clips."""
     classes_without_train: tuple[str, ...]
     classes_without_val: tuple[str, ...]
 
@@ -252,8 +261,8 @@ class DataCheck:
         return (
             *(("broken", path, error) for path, error in self.broken),
             *(("doubtful", path, remark) for path, remark in self.doubtful),
-            *(("repeated", path, "stands more than once on one side of the split") for path in self.repeated),
-            *(("on both sides", train, f"is held out, too: {val}") for train, val in self.on_both_sides),
+            *(("repeated", path, f"same side: {other} {more}".rstrip()) for path, other, more in self.repeated),
+            *(("on both sides", path, f"held out: {val} {more}".rstrip()) for path, val, more in self.on_both_sides),
             *(("class", name, "has no clip to train on") for name in self.classes_without_train),
             *(("class", name, "has no clip held out") for name in self.classes_without_val),
         )

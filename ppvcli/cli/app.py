@@ -39,6 +39,7 @@ def main(args: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # file names that are not valid in the encoding
     # said by Paddle at every import, and about compiling, which we never do
     warnings.filterwarnings("ignore", message="No ccache found")
+    warnings.filterwarnings("ignore", message="When training, we now always track")
     if not (sys.argv[1:] if args is None else args):
         args = ["--help"]
     try:

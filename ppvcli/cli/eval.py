@@ -77,7 +77,11 @@ def evaluate(
     ] = None,
     data_format: Annotated[
         str | None,
-        typer.Option("--format", metavar="NAME", help="What clips of --data are: videos or (folders of) frames."),
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="What clips of --data are: videos or (folders of) frames.  [default: as in the run]",
+        ),
     ] = None,
     protocol: Annotated[
         str | None,
@@ -117,11 +121,12 @@ def evaluate(
 
         get_protocol(protocol)  # before something is downloaded for nothing
     from ppvcli.deploy.machine import usable_cores
-    from ppvcli.engine.cpu import set_threads, tune_math_library
+    from ppvcli.engine.cpu import load_paddle, set_threads, tune_math_library
 
     # before Paddle is imported, and for this process alone
     tune_math_library(os.environ)
     set_threads(os.environ, threads, default=usable_cores())
+    load_paddle()
     name = model if settings is None else model or settings.model.name
     if weights is None and name is not None:
         fetch_weights(name)
@@ -171,12 +176,16 @@ def _load_config(
     return load_config(config, [*root, *overrides])
 
 
-def _choose_format(name: str | None, *, is_config: bool) -> Literal["videos", "frames"]:
+def _choose_format(name: str | None, *, is_config: bool) -> Literal["videos", "frames"] | None:
     if name is not None and is_config:
         raise UsageError("--format belongs to --data; a config has data.format", hint=f"--set data.format={name}")
-    if name not in (None, "videos", "frames"):
-        raise UsageError(f"unknown format '{name}'", hint="--format videos, or --format frames")
-    return "frames" if name == "frames" else "videos"
+    if name is None:
+        return None
+    if name == "videos":
+        return "videos"
+    if name == "frames":
+        return "frames"
+    raise UsageError(f"unknown format '{name}'", hint="--format videos, or --format frames")
 
 
 def _show(report: EvalReport) -> None:
@@ -207,7 +216,7 @@ def _tell(report: EvalReport, folder: Path) -> None:
     """What a person should know besides the figures, on stderr."""
     fate = "left out" if report.num_skipped else "counted as wrong"
     for path, error in report.failures:
-        output.show_warning(f"{path}: {error} ({fate})")
+        output.show_warning(f"{output.with_path(path, error)} ({fate})")
     if not (folder / "confusion.png").exists():
         output.show_warning("no confusion.png: it needs matplotlib; pip install 'ppvcli[plot]'")
     output.show_note(f"report and tables: {folder}")

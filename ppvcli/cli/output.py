@@ -82,6 +82,11 @@ def print_line(text: str) -> None:
     print(text, flush=True)  # a reader at the other end of a pipe gets each answer as soon as it is known
 
 
+def with_path(path: str, error: str) -> str:
+    """What is wrong with a file, with its path once: most errors name it."""
+    return error if path in error else f"{path}: {error}"
+
+
 def printable(text: str) -> str:
     """Text from outside (a file name, a label of a weight file) with control characters shown, not obeyed."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
@@ -131,8 +136,9 @@ def open_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
         BarColumn(bar_width=BAR_WIDTH),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("passed,"),
         TimeRemainingColumn(),
+        TextColumn("left"),
         console=stderr_console(),
         transient=True,
         redirect_stdout=False,

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from ppvcli.results import TrainResult
 
 
+SPLITS = ("data.train_list=", "data.val_list=", "data.val_groups=")
+"""Settings that say which clips are held out."""
+
+
 def train(
     config: Annotated[
         str | None,
@@ -110,12 +114,19 @@ def train(
     )
     run = _Run(cluster=cluster, device=place, writers=tuple(writers or ()), threads=threads, as_json=as_json)
     if resume is not None:
-        if flags or overrides or any(value is not None for value in (config, model, out)):
-            raise UsageError("--resume goes on with the run's own config; other settings can't take effect")
-        run.start(None, resume)
+        others = (config, model, out, epochs, val_ratio, group_pattern, finetune, amp)
+        if overrides or any(value is not None for value in others):
+            raise UsageError(
+                "--resume goes on with the run's own config; other settings than --data can't take effect",
+                hint=f"ppv train --finetune {resume} ... starts a new run from its weights",
+            )
+        run.start(None, resume, data=data)
         return
     name = _config_name(config, model)
-    settings = load.load_config(name, [*flags, *(overrides or [])])
+    changes = [*flags, *(overrides or [])]
+    if val_ratio is None and any(change.startswith(SPLITS) for change in changes):
+        changes.insert(0, "data.val_ratio=null")  # that of a recipe for class folders
+    settings = load.load_config(name, changes)
     if print_config:
         output.print_line(load.dump_config(settings).rstrip())
     elif check_data:
@@ -166,17 +177,18 @@ def _config_name(config: str | None, model: str | None) -> str:
     from ppvcli.configs.load import list_configs
     from ppvcli.models.zoo import get_model_row
 
-    if (config is None) == (model is None):
-        raise UsageError(
-            "say what to train: either --config or --model", hint="ppv train --model tsm_efflite0 --data DIR"
-        )
+    if config is None and model is None:
+        raise UsageError("say what to train: --config or --model", hint="ppv train --model tsm_efflite0 --data DIR")
+    if config is not None and model is not None:
+        raise UsageError("--config and --model both say what to train", hint="keep one of them")
     if config is not None:
         return config
     name = f"{get_model_row(model or '').name}_folder"
     if name not in list_configs():
         known = ", ".join(known.removesuffix("_folder") for known in list_configs() if known.endswith("_folder"))
         raise UsageError(
-            f"no recipe to fine-tune {model} on a folder; there is one for: {known}", hint="or use --config"
+            f"no recipe to fine-tune {model} on a folder; there is one for: {known}",
+            hint=f"one of these with --finetune {model}, or --config",
         )
     return name
 
@@ -191,22 +203,26 @@ class _Run:
     threads: int | None
     as_json: bool
 
-    def start(self, settings: TrainConfig | None, run_dir: Path, *, source: str | None = None) -> None:
-        """Trains into `run_dir`, or goes on with what is there where `settings` is None."""
+    def start(
+        self, settings: TrainConfig | None, run_dir: Path, *, source: str | None = None, data: Path | None = None
+    ) -> None:
+        """Trains into `run_dir`, or goes on with what is there, and the clips in `data`, where `settings` is None."""
         from ppvcli.deploy.machine import usable_cores
-        from ppvcli.engine.cpu import set_threads, tune_math_library
+        from ppvcli.engine.cpu import load_paddle, set_threads, tune_math_library
 
         # before Paddle is imported, and for this process and those it starts alone
         tune_math_library(os.environ)
         num_processes = 1 if self.cluster is None else self.cluster.num_processes
         set_threads(os.environ, self.threads, default=max(1, usable_cores() // num_processes))
+        load_paddle()
         from ppvcli.engine.run import resume, train
 
         try:
             with open_watcher() as watcher:
-                start = (
-                    partial(resume, run_dir) if settings is None else partial(train, settings, run_dir, source=source)
-                )
+                if settings is None:
+                    start = partial(resume, run_dir, data=data)
+                else:
+                    start = partial(train, settings, run_dir, source=source)
                 result = start(device=self.device, cluster=self.cluster, writers=self.writers, observer=watcher)
         except KeyboardInterrupt:
             raise InterruptedRunError("interrupted", hint=f"ppv train --resume {run_dir}") from None
@@ -227,7 +243,8 @@ def _show_result(result: TrainResult) -> None:
             f"{name}  epoch {epoch.epoch:>3}  val top-1 {epoch.val_top1:6.1%}  top-5 {epoch.val_top5:6.1%}  {path}"
         )
     skipped = sorted({failure for epoch in result.epochs for failure in epoch.failures})
-    for clip, reason in (*skipped, *result.val.failures):
-        output.show_warning(f"{clip}: {reason}")
+    for failures, fate in ((skipped, "skipped in training"), (result.val.failures, "counted as wrong")):
+        for clip, reason in failures:
+            output.show_warning(f"{output.with_path(clip, reason)} ({fate})")
     if output.is_terminal(sys.stderr):
         print(f"hint: ppv predict CLIP --weights {result.run_dir}", file=sys.stderr)

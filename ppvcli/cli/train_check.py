@@ -45,7 +45,8 @@ def check_clips(settings: TrainConfig, *, out: Path | None, as_json: bool) -> No
 
 def _show(check: DataCheck, out: Path | None) -> None:
     for kind, what, detail in check.problems[:MAX_LINES]:
-        output.print_line(f"{kind}: {what}: {detail}")
+        text = output.with_path(what, detail) if kind == "broken" else f"{what}: {detail}"
+        output.print_line(f"{kind}: {text}")
     more = len(check.problems) - MAX_LINES
     if more > 0:
         output.print_line(f"... and {more} more")

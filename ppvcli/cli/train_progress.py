@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from ppvcli.cli import output
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from ppvcli.engine.progress import StepReport
     from ppvcli.results import EpochResult, StartReport
 
+QUIET_S = 60.0
+"""How long a log hears nothing."""
 MAX_NAMES = 6
 """Tensors that are named one by one."""
 
@@ -47,7 +50,10 @@ def _epoch_line(result: EpochResult) -> str:
 
 
 class LineWatcher:
-    """One line an epoch on stderr, for logs."""
+    """One line an epoch on stderr, for logs, and one a minute within a long epoch."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
 
     def __enter__(self) -> LineWatcher:
         return self
@@ -60,7 +66,15 @@ class LineWatcher:
             print(line, file=sys.stderr, flush=True)
 
     def on_step(self, report: StepReport) -> None:
-        pass
+        if time.monotonic() - self._last >= QUIET_S:
+            self._last = time.monotonic()
+            print(
+                f"epoch {report.epoch}, step {report.step} of {report.num_steps}: loss {report.loss:.3f}, "
+                f"top-1 {report.top1:.1%}, lr {report.learning_rate:.2e}, {report.images_per_s:.0f} img/s, "
+                f"{report.data_wait_ratio:.0%} waiting for data",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def on_eval_clip(self, done: int, total: int) -> None:
         pass
@@ -80,8 +94,9 @@ class TerminalWatcher:
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn("passed,"),
             TimeRemainingColumn(),
+            TextColumn("left  "),
             TextColumn("{task.fields[detail]}"),
             console=output.stderr_console(),
             transient=True,

@@ -159,10 +159,10 @@ class DataConfig(_Strict):
                 raise ValueError(
                     "lists already say the split; val_ratio, group_pattern and val_groups can't take effect"
                 )
-        elif self.csv is None and (self.val_ratio is None) == (self.val_groups is None):
+        elif self.csv is None and self.val_ratio is None and self.val_groups is None:
             raise ValueError("class folders need either val_ratio or val_groups to say what is held out")
         elif self.val_ratio is not None and self.val_groups is not None:
-            raise ValueError("val_ratio and val_groups both say what is held out; say one")
+            raise ValueError("val_ratio and val_groups both say what is held out; set one of them to null")
         if self.val_groups is not None and self.group_pattern is None:
             raise ValueError("val_groups needs group_pattern, which finds a clip's group in its file name")
         return self
@@ -235,7 +235,7 @@ class ScheduleConfig(_Strict):
 
     name: Literal["cosine", "step"] = "cosine"
     warmup_epochs: NonNegativeFloat = 0.0
-    """Length of the warm-up; fractions are fine."""
+    """Length of the warm-up, fractions are fine; it takes half of the run at most."""
     warmup_start_ratio: Ratio = 0.0
     """Learning rate of the first step, as a share of the peak."""
     milestones: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = ()
@@ -293,10 +293,6 @@ class TrainConfig(_Strict):
 
     @model_validator(mode="after")
     def _schedule_ends(self) -> TrainConfig:
-        if self.schedule.warmup_epochs > self.epochs:
-            raise ValueError(
-                f"schedule.warmup_epochs {self.schedule.warmup_epochs:g} is longer than epochs {self.epochs}"
-            )
         if self.schedule.milestones and self.schedule.milestones[-1] >= self.epochs:
             raise ValueError(
                 f"schedule.milestones end at {self.schedule.milestones[-1]}, but there are only {self.epochs} epochs"

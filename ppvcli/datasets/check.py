@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,9 @@ from ppvcli.video.check import check_clip
 from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits
 
 _MAX_REMARK_BYTES = 4096
+
+_Pair = tuple[str, str, str]
+"""Path, other path, remark."""
 
 
 def check_data(
@@ -44,13 +47,14 @@ def check_data(
             doubtful.append((str(item.path), result.tobytes().decode("utf-8", errors="replace")))
         if on_clip is not None:
             on_clip(done, len(samples))
+    repeated, on_both_sides = _find_copies(split)
     return DataCheck(
         num_train=len(split.train),
         num_val=len(split.val),
         broken=tuple(broken),
         doubtful=tuple(doubtful),
-        repeated=tuple(path for side in (split.train, split.val) for path in _repeated(side)),
-        on_both_sides=tuple(_on_both_sides(split)),
+        repeated=tuple(repeated),
+        on_both_sides=tuple(on_both_sides),
         classes_without_train=_empty_classes(split.train, split.labels),
         classes_without_val=_empty_classes(split.val, split.labels),
     )
@@ -105,23 +109,42 @@ def _results(items: Sequence[_Item], checker: _Checker, *, num_workers: int) -> 
             crew.stop()
 
 
-def _repeated(samples: Iterable[Sample]) -> list[str]:
-    return [str(path) for path, count in Counter(sample.path for sample in samples).items() if count > 1]
+def _find_copies(split: Split) -> tuple[list[_Pair], list[_Pair]]:
+    """The clips that are the same on one side, and on both."""
+    repeated: list[_Pair] = []
+    on_both_sides: list[_Pair] = []
+    for train, val in _same_clips(split):
+        for side in (train, val):
+            repeated += (_pair(sample, side[:i], split.labels) for i, sample in enumerate(side) if i > 0)
+        if val:
+            on_both_sides += dict.fromkeys(_pair(sample, val, split.labels) for sample in train)
+    return repeated, on_both_sides
 
 
-def _on_both_sides(split: Split) -> Iterator[tuple[str, str]]:
-    """Files are compared by content where their sizes are the same; folders of frames by their names."""
-    by_size: dict[int, tuple[list[Path], list[Path]]] = defaultdict(lambda: ([], []))
+def _same_clips(split: Split) -> Iterator[tuple[list[Sample], list[Sample]]]:
+    """The samples of each clip, those to train on and those held out.
+
+    Files are compared by content where their sizes are the same; folders of frames by their names.
+    """
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in dict.fromkeys(sample.path for sample in (*split.train, *split.val)):
+        by_size[path.stat().st_size if path.is_file() else -1].append(path)
+    keys: dict[Path, object] = {}
+    for size, paths in by_size.items():
+        key: Callable[[Path], object] = _content if size > 0 and len(paths) > 1 else Path.resolve
+        keys |= {path: key(path) for path in paths}
+    clips: dict[object, tuple[list[Sample], list[Sample]]] = defaultdict(lambda: ([], []))
     for side, samples in enumerate((split.train, split.val)):
-        for path in dict.fromkeys(sample.path for sample in samples):
-            size = path.stat().st_size if path.is_file() else -1
-            by_size[size][side].append(path)
-    for size, (train, val) in by_size.items():
-        if not train or not val:
-            continue
-        key: Callable[[Path], object] = Path.resolve if size <= 0 else _content
-        held_out = {key(path): path for path in val}
-        yield from ((str(path), str(held_out[key(path)])) for path in train if key(path) in held_out)
+        for sample in samples:
+            clips[keys[sample.path]][side].append(sample)
+    yield from clips.values()
+
+
+def _pair(sample: Sample, others: Sequence[Sample], labels: Sequence[str]) -> _Pair:
+    """A clip, one of the others that are the same, and what both are said to show where that differs."""
+    other = next((other for other in others if other.label != sample.label), others[0])
+    remark = "" if other.label == sample.label else f"as '{labels[other.label]}', not '{labels[sample.label]}'"
+    return str(sample.path), str(other.path), remark
 
 
 def _content(path: Path) -> bytes:

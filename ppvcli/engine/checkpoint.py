@@ -31,8 +31,6 @@ START_FILE = "start.json"
 """Which tensors the first weights filled, see `StartReport`."""
 REPORT_FILE = Path("last") / "report.json"
 """What the evaluation after the last epoch found."""
-START_FILE = "start.json"
-"""The `StartReport`: which weights the run began with."""
 _EMA_UPDATES = "ema_updates"
 _MASTER = "master_weight"
 

@@ -51,7 +51,9 @@ def check_data(config: DataConfig) -> None:
     if root.is_dir() and not missing:
         return
     prepared = _PREPARED.fullmatch(config.train_list or "")
-    hint = "--set data.root=DIR, where the clips lie elsewhere"
+    hint = "--data DIR, where the clips lie"
+    if root.is_file():
+        hint = f"--data {root.parent} --set data.csv={root.name}" if root.suffix == ".csv" else "--data takes a folder"
     if prepared is not None:
         split = "" if prepared[1] == "1" else f" --split {prepared[1]}"
         hint = f"ppv prepare-ucf101-66 --format {prepared[2]}{split} --out {config.root}"

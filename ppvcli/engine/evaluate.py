@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -53,7 +53,7 @@ def evaluate(
     weights: str | Path | None = None,
     data: str | Path | None = None,
     list_file: str | None = None,
-    data_format: Format = "videos",
+    data_format: Format | None = None,
     protocol: str | None = None,
     skip_broken: bool = False,
     batch_size: int = 1,
@@ -68,8 +68,8 @@ def evaluate(
     `data` is a folder with one sub-folder per class, whose names must be the model's labels, or a list (rows
     `path label`) or CSV file (columns `path`, `label`) with paths relative to it; with `list_file`, `data` is the root
     of the paths in that list or CSV. With `data_format="frames"` a clip is a folder of frames, and a row of a list
-    `folder num_frames label`. Without `data` the clips are those that `config`, or else the config of the run folder
-    that `weights` is, holds out.
+    `folder num_frames label`; unless told, clips are what those of the run were, or else videos. Without `data` the
+    clips are those that `config`, or else the config of the run folder that `weights` is, holds out.
 
     Clips are looked at as the weights say, or by a `protocol` of `ppvcli.video.protocols`: `uniform`, `dense` or
     `ten-crop`. One that can't be decoded is listed and counts as wrong, or with `skip_broken` not at all. With `out`
@@ -87,13 +87,14 @@ def evaluate(
     place = select_device(device)
     recognizer = open_recognizer(config.model.name if config is not None and model is None else model, weights=weights)
     preprocess = _preprocess(recognizer, config, protocol=protocol)
+    run_config = _run_config(weights)
     clips = _find_clips(
         data,
         list_file,
-        data_format=data_format,
+        data_format=data_format or ("videos" if run_config is None else run_config.data.format),
         recognizer=recognizer,
         config=config,
-        run_config=_run_config(weights),
+        run_config=run_config,
     )
     count = iter(range(1, len(clips.samples) + 1))
 
@@ -235,13 +236,18 @@ def _by_name(
     """The samples with the class indices of the model, which may know more classes and have them in another order."""
     unknown = sorted(set(names) - set(labels))
     if unknown:
-        shown = ", ".join(unknown[:MAX_NAMES]) + (", ..." if len(unknown) > MAX_NAMES else "")
+        shown = _quoted(unknown) + (", ..." if len(unknown) > MAX_NAMES else "")
         raise DatasetError(
             f"{source}: classes that the model does not know: {shown}",
-            hint=f"it knows {', '.join(labels[:MAX_NAMES])}"
+            hint=f"it knows {_quoted(labels)}"
             + (f" and {len(labels) - MAX_NAMES} more" if len(labels) > MAX_NAMES else ""),
         )
     return tuple(replace(sample, label=labels.index(names[sample.label])) for sample in samples)
+
+
+def _quoted(names: Sequence[str]) -> str:
+    """The first of the names; quoted, because a name may hold a comma."""
+    return ", ".join(f"'{name}'" for name in names[:MAX_NAMES])
 
 
 def _versions() -> dict[str, str]:

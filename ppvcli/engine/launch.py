@@ -6,6 +6,7 @@ The launcher runs `ppv train` once for each process, which finds its place in th
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -17,10 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ppvcli.engine.checkpoint import START_FILE
 from ppvcli.engine.distributed import PARENT_VARIABLE
 from ppvcli.engine.log import LogFollower
 from ppvcli.engine.progress import StepReport, TrainObserver
 from ppvcli.errors import RankError, UsageError
+from ppvcli.results import StartReport
 
 POLL_S = 0.5
 LAST_LINES = 15
@@ -67,6 +70,7 @@ def launch(arguments: Sequence[str], run_dir: Path, *, cluster: Cluster, observe
         command = [sys.executable, *_launcher(cluster, Path(log_dir)), sys.executable, "-m", "ppvcli", *arguments]
         follower = LogFollower(run_dir / "log.jsonl")
         follower.poll()  # what an earlier part of the run wrote is no news
+        started = (run_dir / START_FILE).exists()
         with (Path(log_dir) / "launch.log").open("wb") as log:
             process = subprocess.Popen(
                 command,
@@ -78,6 +82,7 @@ def launch(arguments: Sequence[str], run_dir: Path, *, cluster: Cluster, observe
             )
             try:
                 while process.poll() is None:
+                    started = started or _show_start(run_dir, observer)
                     _show(follower, observer)
                     time.sleep(POLL_S)
             finally:
@@ -96,6 +101,17 @@ def _launcher(cluster: Cluster, log_dir: Path) -> list[str]:
     if cluster.num_nodes > 1:
         options += [f"--nnodes={cluster.num_nodes}", f"--master={cluster.master}"]
     return options
+
+
+def _show_start(run_dir: Path, observer: TrainObserver | None) -> bool:
+    """Whether the main process has written what it begins with; the observer is then told."""
+    try:
+        report = StartReport.from_dict(json.loads((run_dir / START_FILE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return False
+    if observer is not None:
+        observer.on_start(report)
+    return True
 
 
 def _show(follower: LogFollower, observer: TrainObserver | None) -> None:

@@ -23,7 +23,7 @@ from ppvcli.engine.objectives import Distillation, MutualLearning, Objective, Su
 from ppvcli.engine.progress import TrainObserver
 from ppvcli.engine.start import starting_network
 from ppvcli.engine.trainer import Trainer
-from ppvcli.engine.writers import open_writers
+from ppvcli.engine.writers import check_writers, open_writers
 from ppvcli.errors import ConfigError, UsageError, WeightsNotFoundError
 from ppvcli.files import write_text
 from ppvcli.models.device import find_device, select_device
@@ -61,6 +61,7 @@ def train(
         source = config
         config = load_config(config)
     check_config(config, source=source or str(run_dir / CONFIG_FILE), device=find_device(device), resumes=resume)
+    check_writers(writers)
     check_data(config.data)
     if not resume and (run_dir / CONFIG_FILE).exists():
         raise UsageError(f"{run_dir} already holds a run", hint=f"ppv train --resume {run_dir}, or another --out")
@@ -74,7 +75,7 @@ def train(
     world = join_world()
     paddle.seed(config.seed)
     resume = resume and (run_dir / LAST_CHECKPOINT).exists()  # a run that never finished an epoch starts anew
-    network, start = starting_network(config, num_classes=len(split.labels), fetch=not resume)
+    network, start = starting_network(config, labels=split.labels, fetch=not resume)
     trainer = Trainer(network, split, config=config, objective=_objective(config, split), run_dir=run_dir, world=world)
     if resume:
         trainer.resume()
@@ -95,17 +96,22 @@ def train(
 def resume(
     run_dir: str | Path,
     *,
+    data: str | Path | None = None,
     device: str = "auto",
     cluster: Cluster | None = None,
     writers: Sequence[str] = (),
     observer: TrainObserver | None = None,
 ) -> TrainResult:
-    """Goes on with the run in `run_dir`. Raises: WeightsNotFoundError where there is none."""
+    """Goes on with the run in `run_dir`; `data` is where its clips lie now, if they were moved.
+
+    Raises: WeightsNotFoundError where there is no run; otherwise as `train`.
+    """
     path = Path(run_dir) / CONFIG_FILE
     if not path.is_file():
         raise WeightsNotFoundError(f"no run in {run_dir}: {CONFIG_FILE} is missing")
+    config = load_config(str(path), [] if data is None else [f"data.root={json.dumps(str(data))}"])
     return train(
-        load_config(str(path)),
+        config,
         run_dir,
         resume=True,
         device=device,
@@ -116,8 +122,16 @@ def resume(
 
 
 def _write_config(config: TrainConfig, run_dir: Path) -> None:
-    run_dir.mkdir(parents=True, exist_ok=True)
-    write_text(run_dir / CONFIG_FILE, dump_config(config))
+    """Paths are written in full: a run may be resumed and evaluated from any folder."""
+    data = config.data.model_copy(update={"root": str(Path(config.data.root).absolute())})
+    teacher = config.teacher
+    if teacher is not None and Path(teacher.weights).exists():
+        teacher = teacher.model_copy(update={"weights": str(Path(teacher.weights).absolute())})
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_text(run_dir / CONFIG_FILE, dump_config(config.model_copy(update={"data": data, "teacher": teacher})))
+    except OSError as error:
+        raise UsageError(f"can't write a run to {run_dir}: {error.strerror or error}", hint="another --out") from error
 
 
 def _objective(config: TrainConfig, split: Split) -> Objective:

@@ -7,7 +7,7 @@ the report says so, and a file of another network, whose convolutions do not fit
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,23 +17,25 @@ from ppvcli.configs.schema import TrainConfig
 from ppvcli.engine.inputs import network_spec
 from ppvcli.errors import WeightsMismatchError
 from ppvcli.models.backbones import BACKBONES, imagenet_backbone, list_weights, weights_of
-from ppvcli.models.build import build_network
+from ppvcli.models.build import build_network, classifier_keys
 from ppvcli.models.tsm_efflite0 import imagenet_state
 from ppvcli.results import StartReport
 from ppvcli.specs import NetworkSpec
-from ppvcli.weights.formats import read_weights
+from ppvcli.weights.formats import read_metadata, read_weights
 from ppvcli.weights.matching import canonical_keys
 from ppvcli.weights.torch_legacy import read_torch_legacy
 
 _UNUSED = re.compile(r"\.dw_conv\.weight$")
 """Of PP-LCNetV2: a convolution that only a re-parameterised network uses; an ImageNet file may lack it."""
 _TEACHER = "Teacher."
+MAX_NAMES = 5
+"""Classes that a report names."""
 
 
 def starting_network(
-    config: TrainConfig, *, num_classes: int, fetch: bool
+    config: TrainConfig, *, labels: Sequence[str], fetch: bool
 ) -> tuple[paddle.nn.Layer, StartReport | None]:
-    """The network before its first step, and where its weights come from.
+    """The network before its first step, for the classes `labels`, and where its weights come from.
 
     Without `fetch` (a checkpoint will replace them), and with `model.pretrained` null, all weights are as initialised
     and there is no report.
@@ -42,10 +44,20 @@ def starting_network(
     WeightsMismatchError for the weights of another network.
     """
     spec, pretrained = network_spec(config), config.model.pretrained
-    network = build_network(spec, num_classes, dropout=config.model.dropout)
+    network = build_network(spec, len(labels), dropout=config.model.dropout)
     report = None
     if fetch and pretrained is not None:
-        report = _take_weights(network, _read_start(pretrained, spec), source=pretrained, model=config.model.name)
+        tensors = _read_start(pretrained, spec)
+        foreign = _other_classes(pretrained, labels)
+        classifier = set(canonical_keys(classifier_keys(spec)).values()) if foreign is not None else set()
+        report = _take_weights(
+            network,
+            {key: tensor for key, tensor in tensors.items() if key not in classifier},
+            source=pretrained,
+            model=config.model.name,
+        )
+        left = [(key, f"of other classes: {foreign}") for key in tensors if key in classifier]
+        report = replace(report, skipped=(*report.skipped, *left))
     if config.model.frozen_stages:
         network.backbone.freeze_stages(config.model.frozen_stages)
     return network, report
@@ -62,6 +74,17 @@ def _read_start(pretrained: str, spec: NetworkSpec) -> dict[str, np.ndarray]:
             own = _read_canonical(backbone.name)
             tensors |= {prefix + key.removeprefix("backbone."): tensor for key, tensor in own.items()}
     return tensors
+
+
+def _other_classes(name_or_file: str, labels: Sequence[str]) -> str | None:
+    """The classes of a file that says them, where they are others: equal in number is not equal."""
+    if name_or_file == "imagenet" or name_or_file in list_weights():
+        return None
+    metadata = read_metadata(name_or_file)
+    if metadata is None or metadata.labels is None or metadata.labels == tuple(labels):
+        return None
+    names = [repr(name) for name in metadata.labels[:MAX_NAMES]]
+    return ", ".join([*names, "..."] if len(metadata.labels) > MAX_NAMES else names)
 
 
 def _read_canonical(name_or_file: str) -> dict[str, np.ndarray]:

@@ -132,8 +132,14 @@ def open_writers(names: Sequence[str], run_dir: Path) -> list[TrainObserver]:
 
     They read the run's log: it must be open, and come before them among the observers.
 
-    Raises: UnknownNameError; MissingPackageError; LogError where the disk refuses to write.
+    Raises: LogError where the disk refuses to write; as `check_writers`.
     """
+    check_writers(names)
+    return [_open_writer(name, run_dir) for name in dict.fromkeys(names)]
+
+
+def check_writers(names: Sequence[str]) -> None:
+    """Raises: UnknownNameError, MissingPackageError."""
     for name in names:
         if name not in PACKAGES:
             raise UnknownNameError("writer", name, PACKAGES)
@@ -142,7 +148,6 @@ def open_writers(names: Sequence[str], run_dir: Path) -> list[TrainObserver]:
                 f"the {name} writer needs {PACKAGES[name]}, which is not installed",
                 hint=f"pip install 'ppvcli[{name}]'",
             )
-    return [_open_writer(name, run_dir) for name in dict.fromkeys(names)]
 
 
 def _open_writer(name: str, run_dir: Path) -> LogCopy:

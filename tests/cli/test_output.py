@@ -137,3 +137,15 @@ def test_reader_that_goes_away_is_no_error_to_talk_about(python_process: Start) 
     assert process.stderr is not None
     assert process.stderr.read() == ""
     assert process.wait(timeout=60) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        ("a/b.avi is empty: 0 bytes", "a/b.avi is empty: 0 bytes"),
+        ("no video at a/b.avi", "no video at a/b.avi"),
+        ("decoding took too long", "a/b.avi: decoding took too long"),
+    ],
+)
+def test_path_of_a_broken_file_stands_once(error: str, text: str) -> None:
+    assert output.with_path("a/b.avi", error) == text

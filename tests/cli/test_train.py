@@ -92,8 +92,8 @@ def test_print_config_shows_flags_and_overrides(ppv: Ppv) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ([], "either --config or --model"),
-        (["--config", "x", "--model", "y"], "either --config or --model"),
+        ([], "say what to train: --config or --model"),
+        (["--config", "x", "--model", "y"], "--config and --model both say"),
         (["--config", "tsm_efflite0_weizman_videos"], "nearest: tsm_efflite0_weizmann_videos"),
         (["--model", "tsm_eflite0", "--data", "x"], "nearest: tsm_efflite0"),
         (["--model", "tsn", "--data", "x"], "no recipe to fine-tune tsn"),
@@ -177,7 +177,51 @@ def test_check_of_the_data_names_what_is_broken_and_writes_it(clips: Path, tmp_p
     (data / "bend" / "bend_g2.mp4").write_bytes(b"no video")
     bad = ppv(*settings, "--out", tmp_path / "problems.tsv")
     assert bad.exit_code == 1
-    assert bad.stdout.startswith(f"broken: {data / 'bend' / 'bend_g2.mp4'}: ")
+    assert bad.stdout.startswith("broken: ")
+    assert bad.stdout.count("bend_g2.mp4") == 1
     rows = (tmp_path / "problems.tsv").read_text(encoding="utf-8").splitlines()
     assert [row.split("\t")[0] for row in rows] == ["problem", "broken"]
     assert json.loads(ppv(*settings, "--json").stdout)["broken"][0][0].endswith("bend_g2.mp4")
+
+
+def test_writer_that_is_not_there_leaves_no_run_behind(clips: Path, tmp_path: Path, ppv: Ppv) -> None:
+    settings = ["train", "--model", "tsm_efflite0", "--data", clips, "--out", tmp_path / "run"]
+    for more in ([], ["--nproc", "2"]):
+        answer = ppv(*settings, "--writer", "tensorbord", *more)
+        assert (answer.exit_code, answer.stdout) == (2, "")
+        assert "nearest: tensorboard" in answer.stderr
+        assert not (tmp_path / "run").exists()
+
+
+def test_split_of_the_user_takes_the_place_of_the_recipes(ppv: Ppv) -> None:
+    groups = ["--group-pattern", "^(a)", "--set", "data.val_groups=[a]"]
+    answer = ppv("train", "--model", "tsm_efflite0", "--data", "x", *groups, "--print-config")
+    assert answer.exit_code == 0, answer.stderr
+    assert "val_ratio: null" in answer.stdout
+    both = ppv("train", "--model", "tsm_efflite0", "--data", "x", *groups, "--val-ratio", "0.5", "--print-config")
+    assert both.exit_code == 2
+    assert "both say what is held out" in both.stderr
+
+
+def test_broken_clips_are_told_with_what_became_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    from ppvcli.cli import train as command
+    from ppvcli.results import ClassResult, EpochResult, EvalReport, TrainResult
+
+    numbers = dict.fromkeys(("train_loss", "train_top1", "train_top5", "val_loss", "val_top1", "val_top5"), 0.5)
+    times = dict.fromkeys(("learning_rate", "train_s", "eval_s", "images_per_s", "data_wait_ratio"), 0.1)
+    skipped = ("a/1.avi", "a/1.avi is empty: 0 bytes")
+    epochs = tuple(EpochResult(epoch=i, **numbers, **times, failures=(skipped,)) for i in (1, 2))
+    val = EvalReport(
+        model="m",
+        num_clips=2,
+        num_correct=1,
+        num_correct_top5=1,
+        loss=1.0,
+        classes=(ClassResult(label="a", num_clips=2, num_correct=1, num_predicted=1),),
+        failures=(("a/2.avi", "decoding took too long"),),
+    )
+    command._show_result(TrainResult(run_dir="run", model="m", epochs=epochs, best_epoch=1, val=val))
+    assert capsys.readouterr().err == (
+        "warning: a/1.avi is empty: 0 bytes (skipped in training)\n"
+        "warning: a/2.avi: decoding took too long (counted as wrong)\n"
+    )

@@ -109,7 +109,6 @@ def test_fault_in_a_section_names_key_value_and_nearest(override: str, words: st
         ({"data": {"root": "x", "val_ratio": 0.2, "group_pattern": "g.*"}}, "exactly one"),
         ({"data": {"root": "x", "val_ratio": 0.2, "group_pattern": "("}}, "no regular expression"),
         ({"optimizer": {"name": "adamw", "learning_rate": 0.1, "momentum": 0.9}}, "can't take effect"),
-        ({"schedule": {"warmup_epochs": 3.0}}, "longer than epochs"),
         ({"epochs": 0}, "greater than 0"),
         ({"batch_size": True}, "valid integer"),
     ],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,10 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cut.avi").write_bytes(content[: len(content) * 2 // 3])
     (folder / "text.avi").write_text("no video")
     return folder
+
+
+def names(pairs: Iterable[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    return [(Path(path).name, Path(other).name, remark) for path, other, remark in pairs]
 
 
 def split_of(folder: Path, train: str, val: str, labels: tuple[str, ...] = ("a", "b")) -> Split:
@@ -65,10 +70,33 @@ def test_clips_on_both_sides_are_found_by_path_and_by_content(clips: Path, tmp_p
         labels=split.labels,
     )
     check = check_data(split, num_workers=0)
-    assert [(Path(train).name, Path(val).name) for train, val in sorted(check.on_both_sides)] == [
-        ("jack.avi", "copy.avi"), ("run.avi", "link.avi"), ("walk.avi", "walk.avi"),
-    ]  # fmt: skip
-    assert [Path(path).name for path in check.repeated] == ["walk.avi", "walk.avi"]
+    assert names(sorted(check.on_both_sides)) == [
+        ("jack.avi", "copy.avi", ""),
+        ("run.avi", "link.avi", ""),
+        ("walk.avi", "walk.avi", ""),
+        ("walk.avi", "walk.avi", "as 'a', not 'b'"),
+    ]
+    assert names(check.repeated) == [("walk.avi", "walk.avi", "as 'a', not 'b'"), ("walk.avi", "walk.avi", "")]
+
+
+def test_copies_on_one_side_are_found_with_the_class_they_contradict(clips: Path, tmp_path: Path) -> None:
+    for name, source in (("same", "jack"), ("other", "jack"), ("held_out", "run")):
+        shutil.copy(clips / f"{source}.avi", tmp_path / f"{name}.avi")
+    content = bytearray((clips / "walk.avi").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "equal_size.avi").write_bytes(content)
+    first = split_of(clips, "walk:0 jack:0", "run:1")
+    more = split_of(tmp_path, "same:0 other:1 equal_size:1", "held_out:0")
+    split = Split(train=(*first.train, *more.train), val=(*first.val, *more.val), labels=first.labels)
+    check = check_data(split, num_workers=0)
+    assert names(check.repeated) == [
+        ("same.avi", "jack.avi", ""),
+        ("other.avi", "jack.avi", "as 'a', not 'b'"),
+        ("held_out.avi", "run.avi", "as 'b', not 'a'"),
+    ]
+    assert check.on_both_sides == ()
+    details = [detail for kind, _, detail in check.problems if kind == "repeated"]
+    assert details[:2] == [f"same side: {clips}/jack.avi", f"same side: {clips}/jack.avi as 'a', not 'b'"]
 
 
 def test_classes_without_clips_are_named(clips: Path) -> None:
@@ -91,7 +119,7 @@ def test_folders_of_frames_are_decoded_to_the_end(tmp_path: Path) -> None:
         ("more", "the folder holds 4 frames, the list says 3")
     ]
     assert [Path(path).name for path, _ in check.broken] == ["fewer", "damaged", "sizes"]
-    assert [Path(train).name for train, _ in check.on_both_sides] == ["good"]
+    assert names(check.on_both_sides) == [("good", "good", "")]
 
 
 def test_limits_hold(clips: Path) -> None:

@@ -64,8 +64,8 @@ RECIPES: dict[str, dict[str, object]] = {
     },
     "pptsmv2": {
         "model": {"name": "pptsmv2_k400_8f", "dropout": 0.0},
-        "optimizer": {"name": "adamw", "learning_rate": 1e-3},
-        "epochs": 12,
+        "optimizer": {"name": "adamw", "learning_rate": 2e-4},
+        "epochs": 10,
     },
     "tsn": {
         "model": {"name": "tsn_k400_8seg", "dropout": 0.0},

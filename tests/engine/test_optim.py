@@ -114,3 +114,9 @@ def test_nesterov_step_with_weight_decay_equals_the_formula() -> None:
         optimizer.step()
         optimizer.clear_grad()
         np.testing.assert_allclose(network[0].weight.numpy(), weight, atol=1e-5)
+
+
+def test_warmup_of_a_run_that_is_shorter_takes_half_of_it() -> None:
+    schedule = ScheduleConfig(warmup_epochs=10.0)
+    rates = [learning_rate(1.0, schedule, epoch=epoch, num_epochs=1) for epoch in (0.0, 0.25, 0.5, 0.75)]
+    assert rates == pytest.approx([0.0, 0.25, 0.5, (1 + np.cos(np.pi * 0.75)) / 2])
