@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import pytest
 
@@ -28,11 +29,12 @@ class Answer(NamedTuple):
 
 @pytest.fixture
 def ppv(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
-    """Runs `ppv ARGS` in this process."""
+    """Runs `ppv ARGS` in this process; what it sets in its environment goes with it."""
 
     def run(*args: object) -> Answer:
         capsys.readouterr()
-        exit_code = main([str(arg) for arg in args])
+        with mock.patch.dict(os.environ):
+            exit_code = main([str(arg) for arg in args])
         return Answer(exit_code, *capsys.readouterr())
 
     return run
