@@ -31,6 +31,8 @@ GRACE_S = 10.0
 """Between asking the launcher to stop and killing it."""
 _NOISE = re.compile(r"^(LAUNCH |I\d{4} |=+( |$)|FLAGS\(|-{5,})|ccache|warnings\.warn|^\s*$")
 """What Paddle says at every start."""
+_PEER_LOST = re.compile(r"gloo|nccl|by peer", re.IGNORECASE)
+"""In the error of a process whose partner is gone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,7 @@ def launch(arguments: Sequence[str], run_dir: Path, *, cluster: Cluster, observe
                 _stop(process)
         _show(follower, observer)
         if process.returncode != 0:
-            raise _failure(Path(log_dir), process.returncode, run_dir)
+            raise describe_failure(Path(log_dir), process.returncode, run_dir)
 
 
 def _launcher(cluster: Cluster, log_dir: Path) -> list[str]:
@@ -138,14 +140,24 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _failure(log_dir: Path, code: int, run_dir: Path) -> RankError:
+def describe_failure(log_dir: Path, code: int, run_dir: Path) -> RankError:
+    """The error of the process that failed first: the others then lose their connection to it, and fail as well."""
     launch_log = (log_dir / "launch.log").read_text(encoding="utf-8", errors="replace")
     named = re.search(r"Container rank (\d+) status failed .*code (-?\d+)", launch_log)
-    log_path = log_dir / f"workerlog.{named[1]}" if named else log_dir / "launch.log"
-    text = log_path.read_text(encoding="utf-8", errors="replace") if log_path.exists() else launch_log
-    lines = [line for line in text.splitlines() if not _NOISE.search(line)][-LAST_LINES:]
-    who = f"process {named[1]} ended with code {named[2]}" if named else f"Paddle's launcher ended with code {code}"
+    logs = {int(path.suffix[1:]): _last_lines(path) for path in log_dir.glob("workerlog.*")}
+    first = [rank for rank in sorted(logs) if not any(_PEER_LOST.search(line) for line in logs[rank])]
+    if named is None or int(named[1]) not in logs:
+        who, lines = f"Paddle's launcher ended with code {code}", _last_lines(log_dir / "launch.log")
+    elif int(named[1]) in first or len(first) != 1:
+        who, lines = f"process {named[1]} ended with code {named[2]}", logs[int(named[1])]
+    else:
+        who, lines = f"process {first[0]} ended without a word, killed perhaps", logs[first[0]]
     return RankError(
         "\n".join([f"{who}; its last lines:", *(f"  {line}" for line in lines)]),
         hint=f"ppv train --resume {run_dir} goes on after the last finished epoch, once the cause is gone",
     )
+
+
+def _last_lines(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return [line for line in text.splitlines() if not _NOISE.search(line)][-LAST_LINES:]

@@ -31,7 +31,7 @@ def test_export_of_the_bundled_model_shows_what_its_check_found(ppv: Ppv, tmp_pa
     assert (answer.exit_code, answer.stderr) == (0, "")
     header, row, note = answer.stdout.splitlines()
     assert header.split() == ["program", "precision", "MB", "logits", "differ", "by", "same", "top-1", "right", "ms"]
-    assert re.fullmatch(r"inference\.onnx +fp32 +13\.8 +\d\.\de-0[67] +3 of 3 +- +\d+\.\d", row)
+    assert re.fullmatch(r"inference\.onnx +fp32 +13\.8 +\d\.\de-0[5-7] +3 of 3 +- +\d+\.\d", row)
     assert note == f"{MODEL} -> {out}: 3 clips, two of them rendered; time of one clip with 2 threads"
     assert sorted(path.name for path in out.iterdir()) == ["inference.onnx", "inference.yml"]
 

@@ -114,7 +114,7 @@ def test_possible_settings_are_let_through(tmp_path: Path) -> None:
     [
         ("pptsm_ucf101-66_frames_dense_r101", "ppv prepare-ucf101-66 --format frames --out data/ucf101-66"),
         ("pptsm_ucf101-66_videos_uniform", "ppv prepare-ucf101-66 --format videos --out data/ucf101-66"),
-        ("tsm_k400_frames", "--set data.root=DIR"),
+        ("tsm_k400_frames", "--data DIR"),
         ("tsm_ucf101_videos", "ppv prepare-ucf101-66 --format videos --out data/ucf101, with --classes FILE"),
     ],
 )
