@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,6 +85,7 @@ def prepare_ucf101_66(
     """
     from ppvcli.datasets import ucf101
     from ppvcli.datasets.annotations import read_labels
+    from ppvcli.deploy.machine import usable_cores
     from ppvcli.models.zoo import load_labels
 
     return ucf101.prepare(
@@ -94,14 +94,8 @@ def prepare_ucf101_66(
         source=None if source is None else Path(source),
         split=split,
         format=format,
-        num_workers=num_workers if num_workers is not None else _num_cores(),
+        num_workers=num_workers if num_workers is not None else usable_cores(),
         allow_missing=allow_missing,
         force=force,
         report=progress or (lambda _: None),
     )
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))  # a container may have fewer than the machine
-    return os.cpu_count() or 1

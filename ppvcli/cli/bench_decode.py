@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ppvcli.results import DecodeContestant, DecodedFile, DecodeReport, DecodeSpeed
-    from ppvcli.video.bench import OnRun
 
     Row = tuple[str, DecodeSpeed | None, int | None, str]
     """Library, speed, memory, verdict on its frames."""
@@ -84,12 +83,10 @@ def bench_decode(
         check_plot_path(plot)
     names = None if libs is None else [name.strip() for name in libs.split(",") if name.strip()]
 
-    def measure(on_run: OnRun | None = None) -> DecodeReport:
-        return run(files or None, names, frames=frames, repeat=repeat, base=base, timeout_s=timeout, on_run=on_run)
-
-    report = _with_progress(measure) if output.is_terminal(sys.stderr) else measure()
+    with output.open_bar("decoding") as advance:
+        report = run(files or None, names, frames=frames, repeat=repeat, base=base, timeout_s=timeout, on_run=advance)
     for path, error in report.failures:
-        output.show_error(f"{path}: {error}" if path not in error else error)
+        output.show_error(output.with_path(path, error))
     if as_json:
         output.print_json(report.to_dict())
     elif output.is_terminal(sys.stdout):
@@ -101,16 +98,6 @@ def bench_decode(
         plot_report(report, plot)
     if report.failures:
         raise typer.Exit(1)
-
-
-def _with_progress(measure: object) -> DecodeReport:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    assert callable(measure)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=output.stderr_console(), transient=True, redirect_stdout=False) as progress:
-        task = progress.add_task("starting", total=None)
-        return measure(lambda done, total: progress.update(task, description="decoding", completed=done, total=total))
 
 
 def _lines(report: DecodeReport) -> list[str]:

@@ -142,8 +142,9 @@ class _TerminalWatcher:
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[amount]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn("passed,"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=output.stderr_console(),
         )
         self._tasks: dict[tuple[str, str], TaskID] = {}

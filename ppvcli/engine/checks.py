@@ -43,7 +43,7 @@ def check_config(config: TrainConfig, *, source: str, device: str, resumes: bool
         )
 
 
-def check_data(config: DataConfig) -> None:
+def check_data_exists(config: DataConfig) -> None:
     """Raises: DatasetError where the data set is not there at all, with the command that makes it."""
     root = Path(config.root)
     lists = [name for name in (config.train_list, config.val_list, config.labels, config.csv) if name is not None]

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppvcli.engine.checkpoint import START_FILE
+from ppvcli.engine.checkpoint import LOG_FILE, START_FILE
 from ppvcli.engine.distributed import PARENT_VARIABLE
 from ppvcli.engine.log import LogFollower
 from ppvcli.engine.progress import StepReport, TrainObserver
@@ -70,7 +70,7 @@ def launch(arguments: Sequence[str], run_dir: Path, *, cluster: Cluster, observe
     run_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="ppv-ranks-") as log_dir:
         command = [sys.executable, *_launcher(cluster, Path(log_dir)), sys.executable, "-m", "ppvcli", *arguments]
-        follower = LogFollower(run_dir / "log.jsonl")
+        follower = LogFollower(run_dir / LOG_FILE)
         follower.poll()  # what an earlier part of the run wrote is no news
         started = (run_dir / START_FILE).exists()
         with (Path(log_dir) / "launch.log").open("wb") as log:

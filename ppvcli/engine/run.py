@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import paddle
@@ -15,7 +14,7 @@ from ppvcli.datasets.annotations import Split
 from ppvcli.datasets.catalog import open_split
 from ppvcli.engine import inputs
 from ppvcli.engine.checkpoint import CONFIG_FILE, LOG_FILE, START_FILE, read_result
-from ppvcli.engine.checks import check_config, check_data
+from ppvcli.engine.checks import check_config, check_data_exists
 from ppvcli.engine.distributed import join_world, local_device
 from ppvcli.engine.launch import Cluster, launch
 from ppvcli.engine.log import RunLog
@@ -62,7 +61,7 @@ def train(
         config = load_config(config)
     check_config(config, source=source or str(run_dir / CONFIG_FILE), device=find_device(device), resumes=resume)
     check_writers(writers)
-    check_data(config.data)
+    check_data_exists(config.data)
     if not resume and (run_dir / CONFIG_FILE).exists():
         raise UsageError(f"{run_dir} already holds a run", hint=f"ppv train --resume {run_dir}, or another --out")
     split = open_split(config.data, seed=config.seed)
@@ -87,7 +86,7 @@ def train(
         log.open(trainer.state.epochs)
         trainer.observers = [log, *open_writers(writers, run_dir), *([] if observer is None else [observer])]
         if start is not None:
-            write_text(run_dir / START_FILE, json.dumps(asdict(start), indent=2) + "\n")
+            write_text(run_dir / START_FILE, json.dumps(start.to_dict(), indent=2) + "\n")
             for each in trainer.observers:
                 each.on_start(start)
     return trainer.run()

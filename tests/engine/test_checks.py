@@ -10,7 +10,7 @@ import pytest
 
 from ppvcli.configs.load import list_configs, load_config, parse_config
 from ppvcli.configs.schema import TrainConfig
-from ppvcli.engine.checks import check_config, check_data
+from ppvcli.engine.checks import check_config, check_data_exists
 from ppvcli.errors import ConfigError, DatasetError
 from ppvcli.models.zoo import ZOO
 
@@ -124,13 +124,13 @@ def test_absent_data_set_names_the_command_that_makes_it(
     monkeypatch.chdir(tmp_path)
     config = load_config(name)
     with pytest.raises(DatasetError, match=f"no folder {config.data.root}") as caught:
-        check_data(config.data)
+        check_data_exists(config.data)
     assert caught.value.hint is not None
     assert caught.value.hint.startswith(command)
     root = Path(config.data.root)
     root.mkdir(parents=True)
     with pytest.raises(DatasetError, match=r"is not there: no .*(labels|label_list)\.txt") as caught:
-        check_data(config.data)
+        check_data_exists(config.data)
     for file in (config.data.train_list, config.data.val_list, config.data.labels):
         (root / str(file)).touch()
-    check_data(config.data)
+    check_data_exists(config.data)
