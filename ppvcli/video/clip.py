@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from ppvcli.video.decoding import VideoReader, open_video
 from ppvcli.video.frame_folder import FrameFolder
 from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits, Watch
 from ppvcli.video.sampling import eval_indices, train_indices
-from ppvcli.video.transforms import Augment, apply_resize_crop, augment_frames, normalize
+from ppvcli.video.sequential import Frames, Transform
+from ppvcli.video.transforms import Augment, crop_frame, draw_augment, normalize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class ClipFrames:
     indices: npt.NDArray[np.int64]
     """The frames taken: int64 [num_clips, T]."""
     timings_ms: dict[str, float]
-    """Wall time of `decode` (opening and counting included) and `transform`."""
+    """Wall time of `decode` (opening, counting and all waiting included) and `transform`."""
 
 
 def load_clip(
@@ -59,23 +61,25 @@ def load_frames(
         VideoError: the file can't give the frames; see `open_video` for the kinds.
         UsageError: the preprocessing contradicts itself or does not fit the frame size.
     """
-    start = time.perf_counter()
+    watch = _Stopwatch()
     shift = _dense_shift(num_frames)
     with _open_clip(path, num_frames, decoder=decoder, limits=limits) as video:
-        indices, frames_thwc = _sample(video, lambda count: eval_indices(preprocess.sampling, count, shift=shift))
+        indices, frames_nchwc = _sample(
+            video,
+            lambda count: eval_indices(preprocess.sampling, count, shift=shift),
+            transform=lambda: watch.timed(lambda frame_hwc: crop_frame(frame_hwc, preprocess)),
+        )
         num_frames, duration_s = video.num_frames, video.duration_s
+    crops = np.moveaxis(frames_nchwc, 1, 0)
     unique, inverse = np.unique(indices, return_inverse=True)
-    decoded = time.perf_counter()
-    crops = apply_resize_crop(frames_thwc, preprocess)
-    if len(unique) != indices.size or unique.tolist() != indices.ravel().tolist():
+    if unique.tolist() != indices.ravel().tolist():
         crops = crops[:, inverse.ravel()]
-    views = crops.reshape(len(crops) * len(indices), indices.shape[1], *crops.shape[2:])
     return ClipFrames(
-        frames_vthwc=views,
+        frames_vthwc=crops.reshape(len(crops) * len(indices), indices.shape[1], *crops.shape[2:]),
         num_frames=num_frames,
         duration_s=duration_s,
         indices=indices,
-        timings_ms=_timings(start, decoded),
+        timings_ms=watch.timings_ms(),
     )
 
 
@@ -90,7 +94,7 @@ def load_train_frames(
     limits: DecodeLimits = DEFAULT_LIMITS,
 ) -> ClipFrames:
     """One random, augmented clip of a video (V = 1), before normalisation; arguments and errors as `load_frames`."""
-    start = time.perf_counter()
+    watch = _Stopwatch()
     shift = _dense_shift(num_frames)
     state = rng.bit_generator.state
 
@@ -98,18 +102,20 @@ def load_train_frames(
         rng.bit_generator.state = state  # the same random numbers, should it be asked again
         return train_indices(preprocess.sampling, count, rng, shift=shift)
 
+    def draw_transform() -> Transform:
+        return watch.timed(_once_seen(lambda frame_hw: draw_augment(frame_hw, preprocess, augment, rng=rng)))
+
+    limits = replace(limits, threads=1)  # of several, any might draw first
     with _open_clip(path, num_frames, decoder=decoder, limits=limits) as video:
-        indices, frames_thwc = _sample(video, draw)
+        indices, frames_thwc = _sample(video, draw, transform=draw_transform)
         num_frames, duration_s = video.num_frames, video.duration_s
     frames_thwc = frames_thwc[np.searchsorted(np.unique(indices), indices[0])]
-    decoded = time.perf_counter()
-    clip_thwc = augment_frames(frames_thwc, preprocess, augment, rng=rng)
     return ClipFrames(
-        frames_vthwc=clip_thwc[np.newaxis],
+        frames_vthwc=frames_thwc[np.newaxis],
         num_frames=num_frames,
         duration_s=duration_s,
         indices=indices,
-        timings_ms=_timings(start, decoded),
+        timings_ms=watch.timings_ms(),
     )
 
 
@@ -130,9 +136,9 @@ def _dense_shift(num_frames: int | None) -> int:
 
 
 def _sample(
-    video: VideoReader, choose: Callable[[int], npt.NDArray[np.int64]]
+    video: VideoReader, choose: Callable[[int], npt.NDArray[np.int64]], *, transform: Callable[[], Transform]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """What `choose` takes of so many frames, and each of these frames once, ascending.
+    """What `choose` takes of so many frames, and each of these frames once, ascending, transformed.
 
     A damaged file may turn out to have another number of frames only when they are decoded; then it chooses again.
     """
@@ -140,10 +146,44 @@ def _sample(
     while True:
         num_frames = video.num_frames
         indices = choose(num_frames)
-        frames_thwc = video.read(np.unique(indices))
+        frames = video.read(np.unique(indices), transform=transform())
         if video.num_frames == num_frames:
-            return indices, frames_thwc
+            return indices, frames
 
 
-def _timings(start: float, decoded: float) -> dict[str, float]:
-    return {"decode": (decoded - start) * 1e3, "transform": (time.perf_counter() - decoded) * 1e3}
+def _once_seen(draw: Callable[[tuple[int, int]], Transform]) -> Transform:
+    """A transform that is drawn when the first frame shows how large frames are."""
+    drawn: dict[tuple[int, int], Transform] = {}
+
+    def transform(frame_hwc: Frames) -> Frames:
+        frame_hw = (frame_hwc.shape[0], frame_hwc.shape[1])
+        if frame_hw not in drawn:
+            drawn[frame_hw] = draw(frame_hw)
+        return drawn[frame_hw](frame_hwc)
+
+    return transform
+
+
+class _Stopwatch:
+    """What of the time since its making was spent in transforms; those of other threads run beside it."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._thread = threading.get_ident()
+        self._transform_s = 0.0
+
+    def timed(self, transform: Transform) -> Transform:
+        def timed(frame_hwc: Frames) -> Frames:
+            if threading.get_ident() != self._thread:
+                return transform(frame_hwc)
+            start = time.perf_counter()
+            try:
+                return transform(frame_hwc)
+            finally:
+                self._transform_s += time.perf_counter() - start
+
+        return timed
+
+    def timings_ms(self) -> dict[str, float]:
+        elapsed_s = time.perf_counter() - self._start
+        return {"decode": (elapsed_s - self._transform_s) * 1e3, "transform": self._transform_s * 1e3}

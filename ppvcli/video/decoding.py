@@ -23,7 +23,19 @@ from ppvcli.errors import TruncatedVideoError, UnknownNameError, UnreadableVideo
 from ppvcli.video.container import check_file, check_stream
 from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits, Watch
 from ppvcli.video.plan import PlannedReader
-from ppvcli.video.sequential import Choose, Frames, Indices, SequentialReader, as_indices, collect, no_frames, past_end
+from ppvcli.video.sequential import (
+    Choose,
+    Frames,
+    Indices,
+    Keeper,
+    SequentialReader,
+    Transform,
+    as_indices,
+    collect,
+    no_frames,
+    past_end,
+    stack,
+)
 
 _USE_PYAV = "use the decoder 'pyav', which is exact and reads every format"
 
@@ -49,8 +61,12 @@ class VideoReader(Protocol):
         They are read as ever; nothing is wrong with reading others.
         """
 
-    def read(self, indices: Indices) -> Frames:
+    def read(self, indices: Indices, *, transform: Transform | None = None) -> Frames:
         """The frames at `indices`, in that order: uint8 [N, H, W, 3] RGB; any order, repeats welcome.
+
+        With `transform`, what it makes of each of them: [N, ...]. It gets every frame as soon as that is decoded, once
+        and perhaps in several threads, so that large frames need not be held. Where decoding must start again, it gets
+        them again.
 
         Raises:
             FrameIndexError: an index below zero or past the last frame.
@@ -126,9 +142,10 @@ class OpencvReader:
         rate = self._capture.get(self._cv2.CAP_PROP_FPS)
         return self.num_frames / rate if rate > 0 else 0.0
 
-    def read(self, indices: Indices) -> Frames:
+    def read(self, indices: Indices, *, transform: Transform | None = None) -> Frames:
         wanted = as_indices(indices, self._path)
-        return collect(wanted, self._grab(), convert=self._retrieve, path=self._path, damage=lambda: None)
+        keep = Keeper(convert=self._retrieve, transform=transform, path=self._path)
+        return collect(wanted, self._grab(), keep=keep, damage=lambda: None)
 
     def close(self) -> None:
         self._capture.release()
@@ -185,17 +202,19 @@ class DecordReader:
         rate = self._video.get_avg_fps()
         return self.num_frames / rate if rate > 0 else 0.0
 
-    def read(self, indices: Indices) -> Frames:
+    def read(self, indices: Indices, *, transform: Transform | None = None) -> Frames:
         wanted = as_indices(indices, self._path)
         if wanted.size == 0:
-            return self.read([0])[:0]
+            return self.read([0], transform=transform)[:0]
         if wanted.max() >= self.num_frames:
             raise past_end(self._path, int(wanted.max()), self.num_frames, damage=None)
-        unique, inverse = np.unique(wanted, return_inverse=True)
+        numbers, places = np.unique(wanted, return_inverse=True)
         try:
-            return self._video.get_batch(unique.tolist()).asnumpy()[inverse]
+            frames_thwc = self._video.get_batch(numbers.tolist()).asnumpy()
         except self._errors as error:
             raise TruncatedVideoError(f"decord can't decode {self._path}", hint=_USE_PYAV) from error
+        keep = Keeper(convert=lambda frame_hwc: frame_hwc, transform=transform, path=self._path)
+        return stack(keep(frames_thwc, numbers), places)
 
     def close(self) -> None:
         del self._video

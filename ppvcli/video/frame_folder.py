@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from ppvcli.errors import FrameFileError, NotAVideoFileError, VideoError, VideoNotFoundError
 from ppvcli.video.limits import Watch
-from ppvcli.video.sequential import Choose, Frames, Indices, as_indices, past_end
+from ppvcli.video.sequential import Choose, Frames, Indices, Transform, as_indices, past_end, stack
 
 FRAME_NAME = re.compile(r"img_(\d{5,})\.jpg")
 
@@ -45,8 +46,8 @@ class FrameFolder:
     def expect(self, choose: Choose) -> None:
         """Nothing to prepare."""
 
-    def read(self, indices: Indices) -> Frames:
-        """The frames at `indices`, in that order: uint8 [N, H, W, 3] RGB.
+    def read(self, indices: Indices, *, transform: Transform | None = None) -> Frames:
+        """The frames at `indices`, in that order: uint8 [N, H, W, 3] RGB, or what `transform` makes of each: [N, ...].
 
         Raises:
             FrameIndexError: an index below zero or past the last frame.
@@ -56,18 +57,23 @@ class FrameFolder:
         wanted = as_indices(indices, self._folder)
         if wanted.size and wanted.max() >= self.num_frames:
             raise past_end(self._folder, int(wanted.max()), self.num_frames, damage=None)
-        unique, inverse = np.unique(wanted, return_inverse=True)
-        frames = [self._decode(int(index) + 1) for index in unique]
-        for index, frame in zip(unique, frames, strict=True):
-            if frame.shape != frames[0].shape:
-                raise FrameFileError(
-                    f"the frames of {self._folder} differ in size: {frame_name(int(index) + 1)} is "
-                    f"{frame.shape[1]}x{frame.shape[0]}, others are {frames[0].shape[1]}x{frames[0].shape[0]}"
-                )
-        return np.stack(frames)[inverse]
+        numbers, places = np.unique(wanted, return_inverse=True)
+        return stack(self._kept(numbers.tolist(), transform), places)
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _kept(self, indices: list[int], transform: Transform | None) -> Iterator[Frames]:
+        expected: tuple[int, ...] | None = None
+        for number in (index + 1 for index in indices):
+            frame_hwc = self._decode(number)
+            expected = expected or frame_hwc.shape
+            if frame_hwc.shape != expected:
+                raise FrameFileError(
+                    f"the frames of {self._folder} differ in size: {frame_name(number)} is "
+                    f"{frame_hwc.shape[1]}x{frame_hwc.shape[0]}, others are {expected[1]}x{expected[0]}"
+                )
+            yield frame_hwc if transform is None else transform(frame_hwc)
 
     def _decode(self, number: int) -> npt.NDArray[np.uint8]:
         import cv2

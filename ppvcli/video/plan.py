@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -25,11 +25,13 @@ from ppvcli.video.sequential import (
     Choose,
     Frames,
     Indices,
+    Keeper,
     RgbConverter,
     SequentialReader,
+    Transform,
     as_indices,
-    collect_known,
     past_end,
+    stack,
     to_rgb,
 )
 
@@ -71,16 +73,16 @@ class PlannedReader:
         """Says which frames will be wanted of so many; it saves sequential decoding a second pass."""
         self._choose = choose
 
-    def read(self, indices: Indices) -> Frames:
+    def read(self, indices: Indices, *, transform: Transform | None = None) -> Frames:
         if self._plan is not None:
             wanted = as_indices(indices, self._path)
             if wanted.max(initial=0) >= self._plan.order.num_frames:
                 raise past_end(self._path, int(wanted.max()), self._plan.order.num_frames, damage=None)
             try:
-                return self._read(wanted, plan=self._plan)
+                return self._read(wanted, plan=self._plan, transform=transform)
             except UntrustedError as reason:
                 self._fall_back(reason)
-        return self._fallen_back().read(indices)
+        return self._fallen_back().read(indices, transform=transform)
 
     def close(self) -> None:
         self._plan = None
@@ -88,7 +90,7 @@ class PlannedReader:
         if self._sequential is not None:
             self._sequential.close()
 
-    def _read(self, wanted: npt.NDArray[np.int64], *, plan: StreamPlan) -> Frames:
+    def _read(self, wanted: npt.NDArray[np.int64], *, plan: StreamPlan, transform: Transform | None) -> Frames:
         if not self._is_fresh:
             self._container.close()
             self._container, self._stream = open_stream(self._path, watch=self._watch, quick=_is_quick(self._path))
@@ -102,12 +104,9 @@ class PlannedReader:
         numbers = numbers if len(numbers) else np.zeros(1, dtype=np.int64)
         first, *others = self._shares(numbers, plan=plan)
         with ThreadPoolExecutor(max_workers=len(others) or 1) as pool:  # starts no thread before there is work for it
-            later = [pool.submit(self._read_share, share, plan=plan) for share in others]
-            frames = itertools.chain(
-                self._rgb(self._stream.codec_context, packets, plan=plan, wanted=first),
-                (frame_hwc for share in later for frame_hwc in share.result()),
-            )
-            return collect_known(frames, places, numbers=numbers, convert=lambda frame_hwc: frame_hwc, path=self._path)
+            later = [pool.submit(self._read_share, share, plan=plan, transform=transform) for share in others]
+            kept = self._kept(self._stream.codec_context, packets, plan=plan, wanted=first, transform=transform)
+            return stack(itertools.chain(kept, *(_results(share) for share in later)), places)
 
     def _shares(self, numbers: npt.NDArray[np.int64], *, plan: StreamPlan) -> list[npt.NDArray[np.int64]]:
         """The frames for each thread; all in one share where several threads would not pay."""
@@ -117,26 +116,31 @@ class PlannedReader:
         pixels = len(plan.needed(numbers)) * codec.width * codec.height
         return plan.shares(numbers, most=min(self._watch.limits.threads, pixels // THREADED_PIXELS))
 
-    def _read_share(self, wanted: npt.NDArray[np.int64], *, plan: StreamPlan) -> list[Frames]:
+    def _read_share(
+        self, wanted: npt.NDArray[np.int64], *, plan: StreamPlan, transform: Transform | None
+    ) -> list[Frames]:
         """What another thread does, with a decoder of its own."""
         assert plan.packets is not None
         container, stream = open_stream(self._path, watch=self._watch, quick=_is_quick(self._path))
         try:
-            return list(self._rgb(stream.codec_context, plan.packets, plan=plan, wanted=wanted))
+            return list(self._kept(stream.codec_context, plan.packets, plan=plan, wanted=wanted, transform=transform))
         finally:
             container.close()
 
-    def _rgb(
+    def _kept(
         self,
         decoder: av.VideoCodecContext,
         packets: Iterable[av.Packet],
         *,
         plan: StreamPlan,
         wanted: npt.NDArray[np.int64],
+        transform: Transform | None,
     ) -> Iterator[Frames]:
         convert = RgbConverter()
-        for frame in _decode(decoder, packets, plan=plan, wanted=wanted, watch=self._watch):
-            yield to_rgb(frame, convert=convert, path=self._path)
+        keep = Keeper(
+            convert=lambda frame: to_rgb(frame, convert=convert, path=self._path), transform=transform, path=self._path
+        )
+        return keep(_decode(decoder, packets, plan=plan, wanted=wanted, watch=self._watch), wanted)
 
     def _fall_back(self, reason: UntrustedError) -> None:
         self.fallback = str(reason)
@@ -149,6 +153,10 @@ class PlannedReader:
             if self._choose is not None:
                 self._sequential.expect(self._choose)
         return self._sequential
+
+
+def _results(share: Future[list[Frames]]) -> Iterator[Frames]:
+    yield from share.result()
 
 
 def _is_quick(path: Path) -> bool:

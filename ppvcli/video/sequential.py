@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from ppvcli.video.limits import Watch
 Frames = npt.NDArray[np.uint8]
 Indices = Sequence[int] | npt.NDArray[np.int64]
 Convert = Callable[[av.VideoFrame], Frames]
+Transform = Callable[[Frames], Frames]
+"""What is kept of a frame: from uint8 [H, W, 3] RGB to uint8 of any shape, the same for all frames of a size."""
 Choose = Callable[[int], npt.NDArray[np.int64]]
 """From a number of frames to the indices that are wanted, of any shape."""
 
@@ -72,13 +75,13 @@ class SequentialReader:
         """Says which frames will be wanted of so many, so that counting can keep them if the header tells the truth."""
         self._choose = choose
 
-    def read(self, indices: Indices) -> Frames:
+    def read(self, indices: Indices, *, transform: Transform | None = None) -> Frames:
         wanted = as_indices(indices, self._path)
         numbers, places = np.unique(wanted, return_inverse=True)
+        keep = Keeper(convert=self._to_rgb, transform=transform, path=self._path)
         if len(numbers) and all(number in self._kept for number in numbers.tolist()):
-            kept = (self._kept[number] for number in numbers.tolist())
-            return collect_known(kept, places, numbers=numbers, convert=self._to_rgb, path=self._path)
-        return collect(wanted, self._decode(), convert=self._to_rgb, path=self._path, damage=lambda: self._damage)
+            return stack(keep((self._kept[number] for number in numbers.tolist()), numbers), places)
+        return collect(wanted, self._decode(), keep=keep, damage=lambda: self._damage)
 
     def close(self) -> None:
         self._kept = {}
@@ -189,13 +192,29 @@ def as_indices(indices: Indices, path: Path) -> npt.NDArray[np.int64]:
     return wanted.astype(np.int64)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Keeper:
+    """Makes of decoded frames what is kept of them, one by one, so that no more than one is held in full."""
+
+    convert: Callable[[Any], Frames]
+    """To RGB: uint8 [H, W, 3]."""
+    transform: Transform | None
+    path: Path
+
+    def __call__(self, frames: Iterable[Any], numbers: npt.NDArray[np.int64]) -> Iterator[Frames]:
+        """What is kept of `frames`, which have these `numbers`. Raises: VideoError where their size changes."""
+        expected: tuple[int, ...] | None = None
+        # frames come first, so that they are asked to the end; a damaged video has fewer than there are numbers
+        for frame, number in zip(frames, numbers.tolist(), strict=False):
+            frame_hwc = self.convert(frame)
+            expected = expected or frame_hwc.shape
+            if frame_hwc.shape != expected:
+                raise size_changes(self.path, number, expected=expected, got=frame_hwc.shape)
+            yield frame_hwc if self.transform is None else self.transform(frame_hwc)
+
+
 def collect(
-    wanted: npt.NDArray[np.int64],
-    frames: Iterator[Any],
-    *,
-    convert: Callable[[Any], Frames],
-    path: Path,
-    damage: Callable[[], str | None],
+    wanted: npt.NDArray[np.int64], frames: Iterator[Any], *, keep: Keeper, damage: Callable[[], str | None]
 ) -> Frames:
     """Runs through `frames` up to the last wanted one; converts none but the wanted (the first, if none is)."""
     numbers, places = np.unique(wanted, return_inverse=True)
@@ -212,38 +231,25 @@ def collect(
             if count > last:
                 return
 
-    result = collect_known(chosen(), places, numbers=numbers, convert=convert, path=path)
+    result = stack(keep(chosen(), numbers), places)
     if count == 0:
-        raise no_frames(path, damage())
+        raise no_frames(keep.path, damage())
     if count <= numbers[-1]:
-        raise past_end(path, int(numbers[-1]), count, damage=damage())
+        raise past_end(keep.path, int(numbers[-1]), count, damage=damage())
     return result
 
 
-def collect_known(
-    frames: Iterator[Any],
-    places: npt.NDArray[np.int64],
-    *,
-    numbers: npt.NDArray[np.int64],
-    convert: Callable[[Any], Frames],
-    path: Path,
-) -> Frames:
-    """Converts `frames`, which have these `numbers`: uint8 [N, H, W, 3]; result i is the frame at `places[i]` of them.
-
-    Raises: VideoError where their size changes.
-    """
+def stack(kept: Iterator[Frames], places: npt.NDArray[np.int64]) -> Frames:
+    """One array of what is kept of frames: uint8 [N, ...]; result i is number `places[i]` of them."""
     result = np.empty((0, 0, 0, 3), dtype=np.uint8)
-    spots: list[list[int]] = [[] for _ in numbers]
+    spots: dict[int, list[int]] = {}
     for spot, place in enumerate(places.ravel().tolist()):
-        spots[place].append(spot)
-    for place, frame in enumerate(frames):
-        frame_hwc = convert(frame)
+        spots.setdefault(place, []).append(spot)
+    for place, one in enumerate(kept):
         if place == 0:
-            result = np.empty((len(places), *frame_hwc.shape), dtype=np.uint8)
-        if frame_hwc.shape != result.shape[1:]:
-            raise size_changes(path, int(numbers[place]), expected=result.shape[1:], got=frame_hwc.shape)
-        for spot in spots[place]:
-            result[spot] = frame_hwc
+            result = np.empty((len(places), *one.shape), dtype=np.uint8)
+        for spot in spots.get(place, []):
+            result[spot] = one
     return result
 
 

@@ -15,8 +15,8 @@ from PIL import Image
 from ppvcli.errors import UsageError
 from ppvcli.specs import Crop, Preprocess, Resize
 from ppvcli.video.multi_scale import MultiScale, draw_box
+from ppvcli.video.sequential import Frames, Transform
 
-Frames = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 BILINEAR = Image.Resampling.BILINEAR
 
@@ -34,7 +34,12 @@ class Augment:
 
 
 def apply_resize_crop(frames_thwc: Frames, preprocess: Preprocess) -> Frames:
-    """Resized and cropped frames, every crop a full run of them: uint8 [T, H, W, 3] -> [num_crops, T, h, w, 3].
+    """`crop_frame` of every frame: uint8 [T, H, W, 3] -> [num_crops, T, h, w, 3]."""
+    return np.stack([crop_frame(frame_hwc, preprocess) for frame_hwc in frames_thwc], axis=1)
+
+
+def crop_frame(frame_hwc: Frames, preprocess: Preprocess) -> Frames:
+    """A frame resized, and its crops: uint8 [H, W, 3] -> [num_crops, h, w, 3].
 
     Crops come in the reference's order. `ten`: corners top left, top right, bottom left, bottom right, then centre,
     each followed by its mirror image; `three`: left, right, centre.
@@ -43,10 +48,10 @@ def apply_resize_crop(frames_thwc: Frames, preprocess: Preprocess) -> Frames:
         UsageError: the crop is larger than the scaled frame.
     """
     resize, crop = preprocess.resize, preprocess.crop
-    height, width = frames_thwc.shape[1:3]
+    height, width = frame_hwc.shape[:2]
     scaled_hw = scaled_size(height, width, resize=resize)
     if crop.kind == "none":
-        return _scale(frames_thwc, scaled_hw, backend=resize.backend)[np.newaxis]
+        return _scale(frame_hwc, scaled_hw, backend=resize.backend)[np.newaxis]
     crop_height, crop_width = crop.hw
     if scaled_hw[0] < crop_height or scaled_hw[1] < crop_width:
         raise UsageError(
@@ -55,11 +60,11 @@ def apply_resize_crop(frames_thwc: Frames, preprocess: Preprocess) -> Frames:
             hint=f"make the short side {max(crop.hw)} or more",
         )
     if crop.kind == "center":
-        return _center_crop(frames_thwc, scaled_hw, crop=crop, backend=resize.backend)[np.newaxis]
-    scaled = _scale(frames_thwc, scaled_hw, backend=resize.backend)
-    views = [scaled[:, top : top + crop_height, left : left + crop_width] for top, left in _offsets(crop, scaled_hw)]
+        return _center_crop(frame_hwc, scaled_hw, crop=crop, backend=resize.backend)[np.newaxis]
+    scaled = _scale(frame_hwc, scaled_hw, backend=resize.backend)
+    views = [scaled[top : top + crop_height, left : left + crop_width] for top, left in _offsets(crop, scaled_hw)]
     if crop.kind == "ten":
-        views = [view for plain in views for view in (plain, plain[:, :, ::-1])]
+        views = [view for plain in views for view in (plain, plain[:, ::-1])]
     return np.stack(views)
 
 
@@ -98,85 +103,88 @@ def normalize(frames: Frames, preprocess: Preprocess) -> npt.NDArray[np.float32]
     return result
 
 
-def augment_frames(
-    frames_thwc: Frames, preprocess: Preprocess, augment: Augment, *, rng: np.random.Generator
-) -> Frames:
-    """One random crop, perhaps mirrored, of all frames of a clip: uint8 [T, H, W, 3] -> [T, h, w, 3] of the input size.
+def draw_augment(
+    frame_hw: tuple[int, int], preprocess: Preprocess, augment: Augment, *, rng: np.random.Generator
+) -> Transform:
+    """One random crop, perhaps mirrored, for all frames of a clip: uint8 [H, W, 3] -> [h, w, 3] of the input size.
 
     Raises: UsageError where a crop of the reference is scaled to less than the input size.
     """
-    cut = _area_crop if augment.multi_scale is None else _multi_scale_crop
-    clip = cut(frames_thwc, preprocess, augment, rng=rng)
-    return np.ascontiguousarray(clip[:, :, ::-1]) if rng.random() < augment.flip_ratio else clip
+    draw = _draw_area if augment.multi_scale is None else _draw_multi_scale
+    cut = draw(frame_hw, preprocess, augment, rng=rng)
+    is_mirrored = rng.random() < augment.flip_ratio
+    return (lambda frame_hwc: cut(frame_hwc)[:, ::-1]) if is_mirrored else cut
 
 
-def _area_crop(frames_thwc: Frames, preprocess: Preprocess, augment: Augment, *, rng: np.random.Generator) -> Frames:
+def _draw_area(
+    frame_hw: tuple[int, int], preprocess: Preprocess, augment: Augment, *, rng: np.random.Generator
+) -> Transform:
     """A crop of the shape that the eval preprocessing looks at, straight from the unscaled frame.
 
     That is the whole frame's shape where it takes the whole frame, else the region that becomes a square once scaled.
     """
     size_hw = preprocess.input_hw
-    frame_hw = (frames_thwc.shape[1], frames_thwc.shape[2])
     scaled_hw = scaled_size(*frame_hw, resize=preprocess.resize)
     largest_hw = scaled_hw if preprocess.crop.kind == "none" else (min(scaled_hw), min(scaled_hw))
     side_ratio = math.sqrt(rng.uniform(augment.min_area_ratio, 1.0))
     crop_hw = (largest_hw[0] * side_ratio, largest_hw[1] * side_ratio)
     top, left = (rng.uniform(0.0, whole - part) for whole, part in zip(scaled_hw, crop_hw, strict=True))
     box = _source_box(top, left, size_hw=crop_hw, scaled_hw=scaled_hw, frame_hw=frame_hw)
-    return _resize_box(frames_thwc, box, size_hw=size_hw)
+    return lambda frame_hwc: _resize_box(frame_hwc, box, size_hw=size_hw)
 
 
-def _multi_scale_crop(
-    frames_thwc: Frames, preprocess: Preprocess, augment: Augment, *, rng: np.random.Generator
-) -> Frames:
+def _draw_multi_scale(
+    frame_hw: tuple[int, int], preprocess: Preprocess, augment: Augment, *, rng: np.random.Generator
+) -> Transform:
     """The reference's steps one by one: each rounds to whole grey levels, so none can be left out."""
     multi_scale, backend = augment.multi_scale, preprocess.resize.backend
     assert multi_scale is not None
-    if multi_scale.scale_first:
-        frame_hw = (frames_thwc.shape[1], frames_thwc.shape[2])
-        frames_thwc = _scale(frames_thwc, scaled_size(*frame_hw, resize=preprocess.resize), backend=backend)
-    left, top, right, bottom = draw_box((frames_thwc.shape[1], frames_thwc.shape[2]), multi_scale, rng=rng)
+    scaled_hw = scaled_size(*frame_hw, resize=preprocess.resize) if multi_scale.scale_first else frame_hw
+    left, top, right, bottom = draw_box(scaled_hw, multi_scale, rng=rng)
     size, (height, width) = multi_scale.size, preprocess.input_hw
-    scaled = _scale(frames_thwc[:, top:bottom, left:right], (size, size), backend=backend)
     if size < max(height, width):
         raise UsageError(
             f"crops of {size}x{size} are smaller than the network's input of {width}x{height}",
             hint=f"--set augment.multi_scale.size={max(height, width)}",
         )
-    left, top = (int(rng.integers(size - part + 1)) for part in (width, height))
-    return np.ascontiguousarray(scaled[:, top : top + height, left : left + width])
+    inner_left, inner_top = (int(rng.integers(size - part + 1)) for part in (width, height))
+
+    def cut(frame_hwc: Frames) -> Frames:
+        scaled = _scale(frame_hwc, scaled_hw, backend=backend)
+        square = _scale(scaled[top:bottom, left:right], (size, size), backend=backend)
+        return square[inner_top : inner_top + height, inner_left : inner_left + width]
+
+    return cut
 
 
-def _center_crop(frames_thwc: Frames, scaled_hw: tuple[int, int], *, crop: Crop, backend: str) -> Frames:
+def _center_crop(frame_hwc: Frames, scaled_hw: tuple[int, int], *, crop: Crop, backend: str) -> Frames:
     size_hw = height, width = crop.hw
     top, left = (_half(whole - part, rounding=crop.rounding) for whole, part in zip(scaled_hw, size_hw, strict=True))
-    frame_hw = (frames_thwc.shape[1], frames_thwc.shape[2])
+    frame_hw = (frame_hwc.shape[0], frame_hwc.shape[1])
     if backend == "cv2" or scaled_hw == frame_hw:
-        return _scale(frames_thwc, scaled_hw, backend=backend)[:, top : top + height, left : left + width]
+        return _scale(frame_hwc, scaled_hw, backend=backend)[top : top + height, left : left + width]
     if _rows_first(frame_hw, scaled_hw):
         # the whole height: a box's float32 edges tip the many ties of a portrait's middle row, 1 % of a sparse sample
         box = _source_box(0, left, size_hw=(scaled_hw[0], width), scaled_hw=scaled_hw, frame_hw=frame_hw)
-        columns = _resize_box(frames_thwc, box, size_hw=(scaled_hw[0], width), rows_first=True)
-        return columns[:, top : top + height]
+        return _resize_box(frame_hwc, box, size_hw=(scaled_hw[0], width), rows_first=True)[top : top + height]
     box = _source_box(top, left, size_hw=size_hw, scaled_hw=scaled_hw, frame_hw=frame_hw)
-    return _resize_box(frames_thwc, box, size_hw=size_hw)
+    return _resize_box(frame_hwc, box, size_hw=size_hw)
 
 
-def _scale(frames_thwc: Frames, size_hw: tuple[int, int], *, backend: str) -> Frames:
-    height, width = frames_thwc.shape[1:3]
+def _scale(frame_hwc: Frames, size_hw: tuple[int, int], *, backend: str) -> Frames:
+    height, width = frame_hwc.shape[:2]
     if (height, width) == size_hw:
-        return frames_thwc
+        return frame_hwc
     if backend == "pillow":
         box = (0.0, 0.0, float(width), float(height))
-        return _resize_box(frames_thwc, box, size_hw=size_hw, rows_first=_rows_first((height, width), size_hw))
+        return _resize_box(frame_hwc, box, size_hw=size_hw, rows_first=_rows_first((height, width), size_hw))
     import cv2
 
-    size_wh = (size_hw[1], size_hw[0])
-    return np.stack([cv2.resize(frame, size_wh, interpolation=cv2.INTER_LINEAR) for frame in frames_thwc])
+    return cv2.resize(frame_hwc, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_LINEAR)
 
 
-def _resize_box(frames_thwc: Frames, box: Box, *, size_hw: tuple[int, int], rows_first: bool = False) -> Frames:
-    """The region `box` (left, top, right, bottom, in pixels of the frame) of each frame, scaled to `size_hw`.
+def _resize_box(frame_hwc: Frames, box: Box, *, size_hw: tuple[int, int], rows_first: bool = False) -> Frames:
+    """The region `box` (left, top, right, bottom, in pixels of the frame), scaled to `size_hw`.
 
     Pillow's bilinear filter, which averages when it scales down (OpenCV's does not). It rounds to whole grey levels
     between its two passes, so their order shows: a quarter of the pixels differ by one. Pillow chooses the order from
@@ -186,19 +194,16 @@ def _resize_box(frames_thwc: Frames, box: Box, *, size_hw: tuple[int, int], rows
     left, top, right, bottom = box
     reach = math.ceil(max(1.0, (bottom - top) / height)) + 1
     first_row = max(0, math.floor(top) - reach)
-    last_row = min(frames_thwc.shape[1], math.ceil(bottom) + reach)
+    last_row = min(frame_hwc.shape[0], math.ceil(bottom) + reach)
     top, bottom = top - first_row, bottom - first_row
-    result = np.empty((len(frames_thwc), height, width, 3), dtype=np.uint8)
-    for frame_hwc, target in zip(frames_thwc[:, first_row:last_row], result, strict=True):
-        image = Image.fromarray(frame_hwc)
-        if rows_first:
-            image = image.resize((image.width, height), BILINEAR, box=(0, top, image.width, bottom))
-            image = image.resize((width, height), BILINEAR, box=(left, 0, right, height))
-        else:
-            image = image.resize((width, image.height), BILINEAR, box=(left, 0, right, image.height))
-            image = image.resize((width, height), BILINEAR, box=(0, top, width, bottom))
-        target[:] = np.asarray(image)
-    return result
+    image = Image.fromarray(frame_hwc[first_row:last_row])
+    if rows_first:
+        image = image.resize((image.width, height), BILINEAR, box=(0, top, image.width, bottom))
+        image = image.resize((width, height), BILINEAR, box=(left, 0, right, height))
+    else:
+        image = image.resize((width, image.height), BILINEAR, box=(left, 0, right, image.height))
+        image = image.resize((width, height), BILINEAR, box=(0, top, width, bottom))
+    return np.asarray(image)
 
 
 def _rows_first(frame_hw: tuple[int, int], scaled_hw: tuple[int, int]) -> bool:

@@ -19,7 +19,8 @@ from ppvcli.errors import UsageError
 from ppvcli.specs import Crop, Preprocess, Resize, Sampling
 from ppvcli.video.decoding import read_frames
 from ppvcli.video.multi_scale import MultiScale, crop_places, crop_sizes, draw_box
-from ppvcli.video.transforms import Augment, augment_frames, normalize, scaled_size
+from ppvcli.video.transforms import Augment, normalize, scaled_size
+from tests.video.pictures import augmented, noise
 
 Frames = npt.NDArray[np.uint8]
 
@@ -35,10 +36,6 @@ RECIPES = {"tsn": TSN, "pptsn": PPTSN, "tsm": TSM, "pptsm": PPTSM}
 
 def preprocess_of(resize: Resize) -> Preprocess:
     return Preprocess(sampling=Sampling(mode="uniform", num_segments=8), resize=resize, crop=Crop(kind="center"))
-
-
-def noise(num_frames: int, *, width: int, height: int) -> Frames:
-    return np.random.default_rng(width).integers(0, 256, (num_frames, height, width, 3)).astype(np.uint8)
 
 
 def plain_resize(frame: Frames, width: int, height: int, *, backend: str) -> Frames:
@@ -99,7 +96,7 @@ def test_clip_equals_a_plain_composition_of_the_steps(recipe: str, width: int, h
     resize, multi_scale = RECIPES[recipe]
     for seed in range(6):
         augment = Augment(flip_ratio=0.5, multi_scale=multi_scale)
-        clip = augment_frames(frames, preprocess_of(resize), augment, rng=np.random.default_rng(seed))
+        clip = augmented(frames, preprocess_of(resize), augment, rng=np.random.default_rng(seed))
         expected = plain_clip(frames, resize, multi_scale, choices=NumpyChoices(seed))
         assert clip.shape == (2, 224, 224, 3)
         assert np.array_equal(clip, expected)
@@ -194,13 +191,11 @@ def test_every_size_and_place_is_drawn_about_equally_often() -> None:
 def test_all_frames_of_a_clip_have_the_same_crop() -> None:
     frames = np.repeat(noise(1, width=320, height=240), 4, axis=0)
     for resize, multi_scale in RECIPES.values():
-        clip = augment_frames(
-            frames, preprocess_of(resize), Augment(multi_scale=multi_scale), rng=np.random.default_rng(3)
-        )
+        clip = augmented(frames, preprocess_of(resize), Augment(multi_scale=multi_scale), rng=np.random.default_rng(3))
         assert np.all(clip == clip[:1])
 
 
 def test_crop_that_is_scaled_to_less_than_the_input_is_refused() -> None:
     augment = Augment(multi_scale=MultiScale(size=160))
     with pytest.raises(UsageError, match="smaller than the network's input of 224x224"):
-        augment_frames(noise(1, width=320, height=240), preprocess_of(TSM[0]), augment, rng=np.random.default_rng(0))
+        augmented(noise(1, width=320, height=240), preprocess_of(TSM[0]), augment, rng=np.random.default_rng(0))

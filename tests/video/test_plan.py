@@ -354,6 +354,29 @@ def test_one_frame_video_is_planned(tmp_path: Path) -> None:
         assert video.fallback is None  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("name", ["h264_12.mp4", "h264_cut.mkv", "vp9.webm", "mpeg4.avi", "animation.gif"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_transform_gets_each_frame_once_and_its_results_come_in_order(
+    name: str, threads: int, truth: Callable[[str], Truth], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = truth(name)
+    monkeypatch.setattr("ppvcli.video.plan.THREADED_PIXELS", 1)
+    seen: list[npt.NDArray[np.uint8]] = []
+
+    def smaller(frame_hwc: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        seen.append(frame_hwc[0, 0].copy())
+        return np.stack([frame_hwc[:8, :6], frame_hwc[-8:, -6:]])
+
+    indices = [9, 2, 21, 2, 17]
+    with open_video(known.path, limits=DecodeLimits(threads=threads)) as video:
+        result = video.read(indices, transform=smaller)
+    assert result.shape == (5, 2, 8, 6, 3)
+    expected = np.stack([known.frames[index] for index in indices])
+    assert np.array_equal(result[:, 0], expected[:, :8, :6])
+    assert np.array_equal(result[:, 1], expected[:, -8:, -6:])
+    assert len(seen) == 4
+
+
 @pytest.mark.parametrize("pattern", ["clips/*.mp4", "clips/*.avi", "ucf101/**/v_A*.avi"])
 def test_real_clips_give_the_frames_of_sequential_decoding(pattern: str, shared_dir: Path) -> None:
     paths = sorted((shared_dir / "data").glob(pattern))[:4]

@@ -16,7 +16,8 @@ from PIL import Image
 
 from ppvcli.errors import UsageError
 from ppvcli.specs import Crop, Preprocess, Resize
-from ppvcli.video.transforms import Augment, apply_resize_crop, augment_frames, normalize, scaled_size
+from ppvcli.video.transforms import Augment, apply_resize_crop, normalize, scaled_size
+from tests.video.pictures import augmented, noise
 from tests.video.protocols import IMAGE_JOBS, WHOLE_FRAME
 
 Frames = npt.NDArray[np.uint8]
@@ -34,10 +35,6 @@ def synthetic_frames(num_frames: int, *, width: int, height: int) -> Frames:
         noisy = 0.7 * stack + 0.3 * rng.integers(0, 256, (height, width, 3))
         frames.append(np.clip(noisy, 0, 255).astype(np.uint8))
     return np.stack(frames)
-
-
-def noise(num_frames: int, *, width: int, height: int) -> Frames:
-    return np.random.default_rng(width).integers(0, 256, (num_frames, height, width, 3)).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -191,20 +188,20 @@ def test_normalize_of_any_leading_axes_is_the_formula_with_channels_first() -> N
 
 def test_augment_without_crop_or_flip_is_the_eval_transform_of_the_whole_frame() -> None:
     frames = noise(3, width=180, height=144)
-    clip = augment_frames(frames, WHOLE_FRAME, Augment(flip_ratio=0.0), rng=np.random.default_rng(0))
+    clip = augmented(frames, WHOLE_FRAME, Augment(flip_ratio=0.0), rng=np.random.default_rng(0))
     assert np.array_equal(clip, apply_resize_crop(frames, WHOLE_FRAME)[0])
 
 
 def test_augment_that_always_flips_mirrors_every_frame() -> None:
     frames = noise(3, width=180, height=144)
-    clip = augment_frames(frames, WHOLE_FRAME, Augment(flip_ratio=1.0), rng=np.random.default_rng(0))
+    clip = augmented(frames, WHOLE_FRAME, Augment(flip_ratio=1.0), rng=np.random.default_rng(0))
     assert np.array_equal(clip[:, :, ::-1], apply_resize_crop(frames, WHOLE_FRAME)[0])
 
 
 def test_augment_flips_the_given_share_of_clips() -> None:
     frames = _grid(16, 16)
     rng = np.random.default_rng(0)
-    clips = [augment_frames(frames, WHOLE_FRAME, Augment(flip_ratio=0.3), rng=rng) for _ in range(300)]
+    clips = [augmented(frames, WHOLE_FRAME, Augment(flip_ratio=0.3), rng=rng) for _ in range(300)]
     flipped = np.mean([clip[0, 0, 0, 1] > clip[0, 0, -1, 1] for clip in clips])
     assert 0.2 < flipped < 0.4  # 300 draws of 0.3 have a standard deviation of 0.026
 
@@ -212,7 +209,7 @@ def test_augment_flips_the_given_share_of_clips() -> None:
 def test_augment_crops_all_frames_of_a_clip_alike_and_clips_differently() -> None:
     frames = np.repeat(noise(1, width=180, height=144), 4, axis=0)
     rng = np.random.default_rng(0)
-    first, second = (augment_frames(frames, WHOLE_FRAME, Augment(min_area_ratio=0.5), rng=rng) for _ in range(2))
+    first, second = (augmented(frames, WHOLE_FRAME, Augment(min_area_ratio=0.5), rng=rng) for _ in range(2))
     assert np.all(first == first[:1])
     assert not np.array_equal(first, second)
 
@@ -230,7 +227,7 @@ def test_augment_crop_has_the_area_asked_for_and_the_shape_that_eval_looks_at(
     rng = np.random.default_rng(3)
     ratios = []
     for _ in range(60):
-        clip = augment_frames(frames, preprocess, Augment(flip_ratio=0.0, min_area_ratio=0.4), rng=rng)
+        clip = augmented(frames, preprocess, Augment(flip_ratio=0.0, min_area_ratio=0.4), rng=rng)
         assert clip.shape == (1, *preprocess.input_hw, 3)
         seen_h = (int(clip[0, -1, 0, 0]) - int(clip[0, 0, 0, 0])) / 255 * scaled_h
         seen_w = (int(clip[0, 0, -1, 1]) - int(clip[0, 0, 0, 1])) / 255 * scaled_w
