@@ -17,7 +17,7 @@ LAYERS = (
     ("engine", "deploy"),
     ("datasets", "models"),
     ("video", "weights", "configs"),
-    ("specs", "results", "errors", "files"),
+    ("specs", "results", "errors", "files", "processes"),
 )
 """From top to bottom. A part may import what stands below it, and itself; not its neighbours on the same line."""
 

@@ -10,14 +10,14 @@ import multiprocessing
 import os
 import shutil
 import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
 from ppvcli.errors import DatasetError, VideoError
+from ppvcli.processes import end_with
 from ppvcli.video.frame_folder import FRAME_NAME, frame_name
 
 JPEG_QUALITY = 95
@@ -57,6 +57,7 @@ def extract_frames(jobs: Sequence[FrameJob], *, num_workers: int) -> Iterator[Fr
         min(num_workers, len(jobs)),
         mp_context=multiprocessing.get_context("spawn"),  # decoders have threads, which a fork breaks
         initializer=_begin_worker,
+        initargs=(os.getpid(),),
     )
     try:
         futures: list[Future[FrameResult]] = [pool.submit(extract_clip, job) for job in jobs]
@@ -111,14 +112,7 @@ def _write_frames(clip: Path, folder: Path) -> int:
     return num_frames
 
 
-def _begin_worker() -> None:
+def _begin_worker(parent: int) -> None:
     """Ctrl-C is the parent's business, and no worker outlives it, even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent.join,), daemon=True).start()
-
-
-def _end_with(join: Callable[[], object]) -> None:
-    join()
-    os._exit(1)
+    end_with(parent)

@@ -9,7 +9,7 @@ gigabytes of memory. Parent and workers share one nameless piece of memory, divi
   died.
 
 The memory is a memfd, which is neither in /dev/shm (containers often allow 64 MB there) nor leaves a file behind. A
-worker ends when its parent does, in whatever way: the ticket pipe closes, and one that is busy looks every second.
+worker ends when its parent does, in whatever way, also while it is busy.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 import traceback
 import weakref
 from collections import deque
@@ -36,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ppvcli.errors import DatasetError, PpvError, VideoError
+from ppvcli.processes import end_with
 
 Result = npt.NDArray[np.uint8] | VideoError
 Function = Callable[[Any], npt.NDArray[np.uint8]]
@@ -48,7 +47,6 @@ _NOTE_BYTES = 16384
 """At the start of a slot: the worker's process id, then the item, later what became of it."""
 _NOTE = struct.Struct("<II")
 _TICKET = struct.Struct("<I")
-_PARENT_CHECK_S = 1.0
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
 _START = "import sys; sys.path[:] = {path!r}; from ppvcli.datasets.workers import serve; serve({fds})"
 
@@ -196,7 +194,7 @@ def serve(fds: tuple[int, int, int]) -> None:
     """The life of a worker. Called by nothing but `Crew`."""
     tickets, results, memory_fd = fds
     parent, slot_bytes, function = pickle.load(sys.stdin.buffer)  # noqa: S301  # of our own parent
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)
     memory = memoryview(mmap.mmap(memory_fd, 0))
     while ticket := os.read(tickets, _TICKET.size):
         (slot,) = _TICKET.unpack(ticket)
@@ -245,12 +243,6 @@ def _open_memory(num_bytes: int) -> int:
             memory_fd = os.dup(file.fileno())
     os.ftruncate(memory_fd, num_bytes)
     return memory_fd
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_PARENT_CHECK_S)
-    os._exit(1)
 
 
 def _stop(workers: list[subprocess.Popen[bytes]], selector: selectors.BaseSelector, tickets: int) -> None:

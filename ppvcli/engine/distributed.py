@@ -8,8 +8,6 @@ passes of a step, so that a step is the step of one process with all the clips. 
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +15,8 @@ from typing import Any
 import numpy as np
 import paddle
 import paddle.distributed as dist
+
+from ppvcli.processes import end_with
 
 PARENT_VARIABLE = "PPV_LAUNCHED_BY"
 """Environment variable with the process id of the `ppv train` that everything else belongs to."""
@@ -106,10 +106,10 @@ def join_world() -> World:
     size = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
     if size == 1:
         return ALONE
-    dist.init_parallel_env()
     parent = os.environ.get(PARENT_VARIABLE)
     if parent is not None:
-        threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+        end_with(int(parent))
+    dist.init_parallel_env()
     return World(rank=dist.get_rank(), size=size)
 
 
@@ -117,20 +117,3 @@ def local_device(device: str) -> str:
     """The GPU that the launcher gave to this process, where it started one for each GPU; else `device`."""
     given = os.environ.get("FLAGS_selected_gpus", "")  # noqa: SIM112
     return f"gpu:{given}" if given.isdecimal() and device.startswith("gpu") else device
-
-
-def _end_with(parent: int) -> None:
-    """Ends this process once the one that asked for the run is gone, killed perhaps before it could stop anything."""
-    while _is_alive(parent):
-        time.sleep(1.0)
-    os._exit(1)
-
-
-def _is_alive(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

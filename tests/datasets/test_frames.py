@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ from PIL import Image
 from ppvcli.datasets.frames import FrameJob, count_frames, extract_clip, extract_frames, frame_name
 from ppvcli.video.decoding import read_frames
 from ppvcli.video.render import write_video
+from tests.datasets.test_workers import is_alive
 from tests.small_model import moving_block
 
 
@@ -97,3 +101,35 @@ def test_processes_are_not_left_behind(tmp_path: Path) -> None:
         pytest.skip("needs /proc")
     commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children.read_text().split()]
     assert not [command for command in commands if "spawn_main" in command]
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from ppvcli.datasets.frames import FrameJob, extract_frames
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    jobs = [FrameJob(clip=folder / "one.avi", folder=folder / f"{i}", work_dir=folder / "work") for i in range(9999)]
+    for result in extract_frames(jobs, num_workers=2):
+        print(result.num_frames, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_killed_extraction_leaves_no_process_behind(tmp_path: Path) -> None:
+    _job(tmp_path)
+    script = tmp_path / "extract.py"  # spawned processes want a file
+    script.write_text(PARENT, encoding="utf-8")
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == b"5\n"
+    pids = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    workers = [pid for pid in pids if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    assert len(workers) == 2
+    parent.kill()
+    end = time.monotonic() + 15
+    while any(is_alive(int(pid)) for pid in workers):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    parent.communicate()
