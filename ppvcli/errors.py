@@ -37,9 +37,13 @@ class UnknownNameError(UsageError):
     """A name (model, config, decoder, ...) that is in none of our tables; lists the nearest that are."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, hint: str | None = None) -> None:
-        near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
-        nearest = f"; nearest: {', '.join(near)}" if near else ""
-        super().__init__(f"unknown {kind} '{name}'{nearest}", hint=hint)
+        super().__init__(f"unknown {kind} '{name}'{nearest(name, known)}", hint=hint)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to add to a message about an unknown name: `; nearest: ...`, or nothing where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
+    return f"; nearest: {', '.join(near)}" if near else ""
 
 
 class ConfigError(UsageError):

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ppvcli.cli import options, output
-from ppvcli.cli.weights_list import format_size, show_list
+from ppvcli.cli.download_progress import open_progress
+from ppvcli.cli.weights_list import show_list
 from ppvcli.errors import UsageError, WeightsError
-
-if TYPE_CHECKING:
-    from ppvcli.weights.download import DownloadProgress, Report
 
 _EXCLUSIONS = {
     "NAME": ("--all", "--list"),
@@ -145,13 +141,13 @@ def _fetch(name: str, *, mirror: str | None, offline: bool, force: bool) -> _Ans
     from ppvcli.weights import store
 
     try:
-        with _shown_progress() as progress:
+        with open_progress() as progress:
             (record,) = api.download_weights([name], mirror=mirror, offline=offline, force=force, progress=progress)
     except WeightsError as error:
         return _Answer(name=name, error=error)
     path = str(store.weights_path(name))
     return _Answer(
-        name=name, text=f"{path} ({format_size(record.size_bytes)})", path=path, size_bytes=record.size_bytes
+        name=name, text=f"{path} ({output.format_size(record.size_bytes)})", path=path, size_bytes=record.size_bytes
     )
 
 
@@ -169,7 +165,7 @@ def fetch_weights(name: str) -> None:
         return
     from ppvcli import api
 
-    with _shown_progress() as progress:
+    with open_progress() as progress:
         api.download_weights([name], progress=progress)
 
 
@@ -183,50 +179,3 @@ def _verify(name: str) -> _Answer:
     path = str(store.weights_path(name))
     text = f"ok, as downloaded on {record.downloaded_at}"
     return _Answer(name=name, text=text, path=path, size_bytes=record.size_bytes)
-
-
-# --- progress ---------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _shown_progress() -> Iterator[Report]:
-    """A function that shows progress on stderr: a bar with speed and time left for a person, else a line per event."""
-    if not output.is_terminal(sys.stderr):
-        yield _PlainProgress().report
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(
-        *columns, TransferSpeedColumn(), TimeRemainingColumn(), console=output.stderr_console(), transient=True
-    ) as bar:
-        task = bar.add_task("", start=False, visible=False)
-
-        def report(event: DownloadProgress) -> None:
-            if event.stage in ("wait", "retry"):
-                bar.console.print(f"{event.name}: {event.message}", markup=False)
-            elif event.stage == "transfer":
-                if not bar.tasks[0].started:
-                    # a resumed transfer begins here; its first bytes must not count as speed
-                    bar.reset(task, description=event.name, visible=True, completed=event.received_bytes)
-                bar.update(task, completed=event.received_bytes, total=event.total_bytes)
-            elif event.stage == "convert":
-                bar.update(task, description=f"{event.name}: checking")
-
-        yield report
-
-
-class _PlainProgress:
-    """A line when a transfer begins and when something is in its way."""
-
-    def __init__(self) -> None:
-        self._last_stage = ""
-
-    def report(self, event: DownloadProgress) -> None:
-        if event.stage == "transfer" and self._last_stage != "transfer":
-            size = "" if event.total_bytes is None else f", {format_size(event.total_bytes)}"
-            start = f", from {format_size(event.received_bytes)} on" if event.received_bytes else ""
-            typer.echo(f"{event.name}: fetching {event.message}{size}{start}", err=True)
-        elif event.stage in ("wait", "retry"):
-            typer.echo(f"{event.name}: {event.message}", err=True)
-        self._last_stage = event.stage

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -170,10 +169,10 @@ def _load_config(
         raise UsageError(
             "--config and --list both say which clips to evaluate; say one", hint="--set data.val_list=FILE"
         )
-    from ppvcli.configs.load import load_config
+    from ppvcli.configs.load import Change, Source, load_source, parse_override
 
-    root = [] if data is None else [f"data.root={json.dumps(str(data))}"]
-    return load_config(config, [*root, *overrides])
+    root = [] if data is None else [Change(key="data.root", value=str(data), typed=f"--data {data}")]
+    return load_source(Source(config, (*root, *map(parse_override, overrides))))
 
 
 def _choose_format(name: str | None, *, is_config: bool) -> Literal["videos", "frames"] | None:

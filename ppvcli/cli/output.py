@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import typer
@@ -64,7 +64,12 @@ def show_error(message: str, *, hint: str | None = None) -> None:
     """One `error:` line (more where the message lists faults) and, where there is one, a `hint:` line on stderr."""
     _show("error", message, colour="1;31")
     if hint:
-        _show("hint", hint, colour="1;36")
+        show_hint(hint)
+
+
+def show_hint(text: str) -> None:
+    """One `hint:` line on stderr: the next command or edit to try."""
+    _show("hint", text, colour="1;36")
 
 
 def show_warning(message: str) -> None:
@@ -87,6 +92,11 @@ def with_path(path: str, error: str) -> str:
     return error if path in error else f"{path}: {error}"
 
 
+def format_size(size_bytes: int) -> str:
+    """Megabytes."""
+    return f"{size_bytes / 1e6:.1f} MB"
+
+
 def printable(text: str) -> str:
     """Text from outside (a file name, a label of a weight file) with control characters shown, not obeyed."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
@@ -95,6 +105,23 @@ def printable(text: str) -> str:
 def print_json(value: Any) -> None:
     """A value as indented JSON on stdout; ASCII only, so that any pipe and any file name can be written."""
     print_line(json.dumps(value, indent=2))
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Rows of cells on stdout: fitted to the terminal, or else with columns that stand below each other."""
+    if is_terminal(sys.stdout):
+        from rich.table import Table
+
+        table = Table(box=None, header_style="bold")
+        for number, heading in enumerate(headings):
+            table.add_column(heading, no_wrap=number == 0, overflow="fold")  # names are there to be copied
+        for row in rows:
+            table.add_row(*row)
+        stdout_console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    for row in (headings, *rows):
+        print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def is_terminal(stream: TextIO) -> bool:

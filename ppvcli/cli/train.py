@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,16 +23,18 @@ from ppvcli.cli.options import (
     complete_model,
 )
 from ppvcli.cli.train_check import check_clips
+from ppvcli.cli.train_configs import show_configs
 from ppvcli.cli.train_progress import open_watcher
 from ppvcli.errors import InterruptedRunError, UsageError
 
 if TYPE_CHECKING:
+    from ppvcli.configs.load import Change, Source
     from ppvcli.configs.schema import TrainConfig
     from ppvcli.engine.launch import Cluster
     from ppvcli.results import TrainResult
 
 
-SPLITS = ("data.train_list=", "data.val_list=", "data.val_groups=")
+SPLITS = ("data.train_list", "data.val_list", "data.val_groups")
 """Settings that say which clips are held out."""
 
 
@@ -97,21 +99,10 @@ def train(
     from ppvcli.configs import load
 
     if list_configs:
-        for name in load.list_configs():
-            output.print_line(name)
+        show_configs(as_json=as_json)
         return
     cluster = _choose_cluster(gpus, nproc, nnodes=nnodes, master=master)
     place = _choose_place(cluster, cpu=cpu, gpu=gpu, device=device)
-    flags = _flags(
-        {
-            "data.root": data,
-            "epochs": epochs,
-            "data.val_ratio": val_ratio,
-            "data.group_pattern": group_pattern,
-            "model.pretrained": finetune,
-            "amp": amp,
-        }
-    )
     run = _Run(cluster=cluster, device=place, writers=tuple(writers or ()), threads=threads, as_json=as_json)
     if resume is not None:
         others = (config, model, out, epochs, val_ratio, group_pattern, finetune, amp)
@@ -123,24 +114,35 @@ def train(
         run.start(None, resume, data=data)
         return
     name = _config_name(config, model)
-    changes = [*flags, *(overrides or [])]
-    if val_ratio is None and any(change.startswith(SPLITS) for change in changes):
-        changes.insert(0, "data.val_ratio=null")  # that of a recipe for class folders
-    settings = load.load_config(name, changes)
+    flags = {
+        ("--data", "data.root"): None if data is None else str(data),
+        ("--epochs", "epochs"): epochs,
+        ("--val-ratio", "data.val_ratio"): val_ratio,
+        ("--group-pattern", "data.group_pattern"): group_pattern,
+        ("--finetune", "model.pretrained"): finetune,
+        ("--amp", "amp"): amp,
+    }
+    source = load.Source(name, tuple(_changes(flags, overrides or [])))
+    settings = load.load_source(source)
     if print_config:
         output.print_line(load.dump_config(settings).rstrip())
     elif check_data:
         check_clips(settings, out=out, as_json=as_json)
     else:
-        run.start(settings, out or Path("runs") / Path(name).stem, source=name)
+        run.start(settings, out or Path("runs") / Path(name).stem, source=source)
 
 
-def _flags(changes: dict[str, object]) -> list[str]:
-    return [
-        f"{key}={json.dumps(str(value) if isinstance(value, Path) else value)}"
-        for key, value in changes.items()
-        if value is not None
-    ]
+def _changes(flags: Mapping[tuple[str, str], object], overrides: Sequence[str]) -> list[Change]:
+    """What flags (with the key that each stands for) and `--set` change in a config, in this order."""
+    from ppvcli.configs.load import Change, parse_override
+
+    given = {flag: value for flag, value in flags.items() if value is not None}
+    changes = [Change(key=key, value=value, typed=f"{flag} {value}") for (flag, key), value in given.items()]
+    changes += [parse_override(override) for override in overrides]
+    split = next((change for change in changes if change.key in SPLITS), None)
+    if split is not None and ("--val-ratio", "data.val_ratio") not in given:  # a recipe for class folders has one
+        changes.insert(0, Change(key="data.val_ratio", value=None, typed=split.typed))
+    return changes
 
 
 def _choose_cluster(gpus: str | None, nproc: int | None, *, nnodes: int, master: str | None) -> Cluster | None:
@@ -204,7 +206,7 @@ class _Run:
     as_json: bool
 
     def start(
-        self, settings: TrainConfig | None, run_dir: Path, *, source: str | None = None, data: Path | None = None
+        self, settings: TrainConfig | None, run_dir: Path, *, source: Source | None = None, data: Path | None = None
     ) -> None:
         """Trains into `run_dir`, or goes on with what is there, and the clips in `data`, where `settings` is None."""
         from ppvcli.deploy.machine import usable_cores
@@ -215,17 +217,29 @@ class _Run:
         num_processes = 1 if self.cluster is None else self.cluster.num_processes
         set_threads(os.environ, self.threads, default=max(1, usable_cores() // num_processes))
         load_paddle()
+        from ppvcli.engine.checkpoint import CONFIG_FILE, num_finished_epochs
         from ppvcli.engine.run import resume, train
 
+        num_before = num_finished_epochs(run_dir)
         try:
             with open_watcher() as watcher:
                 if settings is None:
                     start = partial(resume, run_dir, data=data)
                 else:
                     start = partial(train, settings, run_dir, source=source)
-                result = start(device=self.device, cluster=self.cluster, writers=self.writers, observer=watcher)
+                result = start(
+                    device=self.device,
+                    cluster=self.cluster,
+                    writers=self.writers,
+                    observer=watcher,
+                    progress=watcher.on_download,
+                )
         except KeyboardInterrupt:
-            raise InterruptedRunError("interrupted", hint=f"ppv train --resume {run_dir}") from None
+            begun = (run_dir / CONFIG_FILE).exists()  # not yet while weights are fetched
+            hint = f"ppv train --resume {run_dir}" if begun else "the same command starts the run anew"
+            raise InterruptedRunError("interrupted", hint=hint) from None
+        if len(result.epochs) == num_before:
+            output.show_note(f"{run_dir} is finished: nothing is left to train after epoch {num_before}")
         if self.as_json:
             output.print_json({**asdict(result), "val": result.val.to_dict()})
         else:
@@ -247,4 +261,4 @@ def _show_result(result: TrainResult) -> None:
         for clip, reason in failures:
             output.show_warning(f"{output.with_path(clip, reason)} ({fate})")
     if output.is_terminal(sys.stderr):
-        print(f"hint: ppv predict CLIP --weights {result.run_dir}", file=sys.stderr)
+        output.show_hint(f"ppv predict CLIP --weights {result.run_dir}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,4 +54,4 @@ def _show(check: DataCheck, out: Path | None) -> None:
         f"{len(check.problems)} problems in all" + (f", listed in {out}" if out is not None else "")
     )
     if more > 0 and out is None:
-        print("hint: --out FILE writes all of them", file=sys.stderr)
+        output.show_hint("--out FILE writes all of them")

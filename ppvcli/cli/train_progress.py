@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ppvcli.cli import output
+from ppvcli.cli.download_progress import PlainProgress, download_bar, drawn_progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -54,6 +55,7 @@ class LineWatcher:
 
     def __init__(self) -> None:
         self._last = time.monotonic()
+        self.on_download = PlainProgress().report
 
     def __enter__(self) -> LineWatcher:
         return self
@@ -84,11 +86,14 @@ class LineWatcher:
 
 
 class TerminalWatcher:
-    """A live bar over all epochs, and a line for each one that is done."""
+    """A live bar over all epochs, below one of downloads, and a line for each epoch that is done."""
 
     def __enter__(self) -> TerminalWatcher:
+        from rich.console import Group
+        from rich.live import Live
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+        console = output.stderr_console()
         self._progress: Progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -98,16 +103,18 @@ class TerminalWatcher:
             TimeRemainingColumn(),
             TextColumn("left  "),
             TextColumn("{task.fields[detail]}"),
-            console=output.stderr_console(),
-            transient=True,
+            console=console,
             speed_estimate_period=300,
         )
         self._task = self._progress.add_task("starting", total=None, detail="")
-        self._progress.start()
+        downloads = download_bar(console)
+        self.on_download = drawn_progress(downloads)
+        self._live = Live(Group(downloads, self._progress), console=console, transient=True, refresh_per_second=10)
+        self._live.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
+        self._live.stop()
 
     def on_start(self, report: StartReport) -> None:
         for line in start_lines(report):

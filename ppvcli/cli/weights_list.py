@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ class _BackboneRow(_Stored):
             use,
             "",
             self.weights,
-            "" if self.size_bytes is None else format_size(self.size_bytes),
+            "" if self.size_bytes is None else output.format_size(self.size_bytes),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,7 +60,7 @@ class _ModelRow(_Stored):
     def cells(self) -> tuple[str, ...]:
         name = f"{self.row.name} ({', '.join(self.aliases)})" if self.aliases else self.row.name
         top1 = "" if self.row.claimed_top1 is None else f"{self.row.claimed_top1:.2f} {self.row.claimed_on}"
-        size = "" if self.size_bytes is None else format_size(self.size_bytes)
+        size = "" if self.size_bytes is None else output.format_size(self.size_bytes)
         return (name, self.row.protocol, top1, self.weights, size)
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,18 +102,7 @@ def show_list(*, as_json: bool) -> None:
     if as_json:
         output.print_json([row.to_dict() for row in rows])
         return
-    cells = [row.cells() for row in rows]
-    if output.is_terminal(sys.stdout):
-        from rich.table import Table
-
-        table = Table(*_HEADINGS, box=None, header_style="bold")
-        for line in cells:
-            table.add_row(*line)
-        output.stdout_console().print(table)
-        return
-    widths = [max(map(len, column)) for column in zip(_HEADINGS, *cells, strict=True)]
-    for line in (_HEADINGS, *cells):
-        output.print_line("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    output.print_table(_HEADINGS, [row.cells() for row in rows])
 
 
 def _place(name: str, *, absent: str) -> str:
@@ -128,8 +116,3 @@ def _stored_bytes(name: str) -> int | None:
     from ppvcli.weights import store
 
     return None if store.state(name) == "absent" else store.weights_path(name).stat().st_size
-
-
-def format_size(size_bytes: int) -> str:
-    """Megabytes."""
-    return f"{size_bytes / 1e6:.1f} MB"

@@ -1,29 +1,54 @@
-"""Config name or file, with overrides -> TrainConfig; every fault at once, each with file, key and value."""
+"""Config name or file, with changes from the command line -> TrainConfig; every fault at once, with who said it."""
 
 from __future__ import annotations
 
-import difflib
-import re
-import typing
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from ppvcli.configs.faults import describe_faults
 from ppvcli.configs.schema import TrainConfig
+from ppvcli.configs.yaml_text import YamlFaultError, read_yaml
 from ppvcli.errors import ConfigError, UnknownNameError
 
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-4` as a string; here it is the number that everybody means."""
+_HINT = "ppv train --config tsm_efflite0_folder --print-config shows a complete config"
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A setting that was said on the command line."""
+
+    key: str
+    """`optimizer.learning_rate`."""
+    value: object
+    typed: str
+    """What was typed, for messages: `--set optimizer.learning_rate=1e-4`."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the settings of a config come from."""
+
+    name: str
+    """Of a shipped config, or a file."""
+    changes: tuple[Change, ...] = ()
+    """In the order in which they are made."""
+
+    def fault(self, key: str, what: str) -> str:
+        """A line about a setting that is wrong: who said it, the key, what is wrong."""
+        for change in reversed(self.changes):
+            if key == change.key:
+                return f"{change.typed}: {what}"
+            if key.startswith(f"{change.key}."):
+                return f"{change.typed}: {key}: {what}"
+        inside = [change.typed for change in self.changes if not key or change.key.startswith(f"{key}.")]
+        who = " ".join([self.name, "with", *dict.fromkeys(inside)]) if inside else self.name
+        return f"{who}: {key}: {what}" if key else f"{who}: {what}"
 
 
 def list_configs() -> list[str]:
@@ -37,26 +62,39 @@ def load_config(name_or_file: str, overrides: Sequence[str] = ()) -> TrainConfig
 
     Raises: UnknownNameError for a name that is neither; ConfigError with all faults of the content.
     """
-    source, text = _read_text(name_or_file)
+    return load_source(Source(name_or_file, tuple(parse_override(override) for override in overrides)))
+
+
+def load_source(source: Source) -> TrainConfig:
+    """The config of a source. Raises: as `load_config`."""
     try:
-        # safe: _Loader is a SafeLoader
-        tree = yaml.load(text, Loader=_Loader)  # noqa: S506
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+        tree = read_yaml(_read_text(source.name))
+    except YamlFaultError as error:
+        line = "" if error.line is None else f"line {error.line}: "
+        raise ConfigError(f"{source.name}: {line}{error.reason}", hint=_HINT) from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{source}: expected a mapping of settings, got {type(tree).__name__}")
-    for override in overrides:
-        _apply_override(tree, override)
-    return parse_config(tree, source=source)
+        what = "is empty" if tree is None else f"holds a {'list' if isinstance(tree, list) else 'single value'}"
+        raise ConfigError(f"{source.name} {what}; expected settings, as `key: value`", hint=_HINT)
+    for change in source.changes:
+        _apply(change, tree)
+    return _validate(tree, source)
+
+
+def parse_override(text: str) -> Change:
+    """What `--set` was given. Raises: ConfigError where it is not `key=value`."""
+    key, equals, value = text.partition("=")
+    typed = f"--set {text}"
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"{typed}: expected key=value", hint="--set optimizer.learning_rate=1e-4")
+    try:
+        return Change(key=key, value=read_yaml(value), typed=typed)
+    except YamlFaultError as error:
+        raise ConfigError(f"{typed}: {error.reason}", hint=f"""as text: --set '{key}="{value}"'""") from error
 
 
 def parse_config(tree: dict[str, Any], *, source: str) -> TrainConfig:
     """A plain tree of settings, checked. Raises: ConfigError with all faults, each `source: key: what`."""
-    try:
-        return TrainConfig.model_validate(tree)
-    except ValidationError as error:
-        faults = [_describe(fault, source) for fault in error.errors()]
-        raise ConfigError("\n".join(faults), hint="docs/reference/config.md lists every key") from error
+    return _validate(tree, Source(source))
 
 
 def dump_config(config: TrainConfig) -> str:
@@ -64,56 +102,42 @@ def dump_config(config: TrainConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def _read_text(name_or_file: str) -> tuple[str, str]:
-    path = Path(name_or_file)
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
-        try:
-            return str(path), path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"can't read config {path}: {error}", hint="ppv train --list-configs") from error
-    if name_or_file not in list_configs():
-        raise UnknownNameError("config", name_or_file, list_configs(), hint="ppv train --list-configs")
-    name = f"{name_or_file}.yaml"
-    return name, resources.files("ppvcli.configs").joinpath(name).read_text(encoding="utf-8")
-
-
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override}: expected key=value, for example optimizer.learning_rate=1e-4")
+def _validate(tree: dict[str, Any], source: Source) -> TrainConfig:
     try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML") from error
-    *parents, last = key.split(".")
+        return TrainConfig.model_validate(tree)
+    except ValidationError as error:
+        faults = [source.fault(key, what) for key, what in describe_faults(error)]
+        raise ConfigError("\n".join(faults), hint=_HINT) from error
+
+
+def _read_text(name_or_file: str) -> str:
+    path = Path(name_or_file)
+    if not path.is_file() and name_or_file in list_configs():
+        return resources.files("ppvcli.configs").joinpath(f"{name_or_file}.yaml").read_text(encoding="utf-8")
+    if path.is_dir():
+        hint = f"--config {path / 'config.yaml'}" if (path / "config.yaml").is_file() else "ppv train --list-configs"
+        raise ConfigError(f"{path} is a folder, not a config", hint=hint)
+    if not path.is_file() and path.suffix not in {".yaml", ".yml"}:
+        raise UnknownNameError("config", name_or_file, list_configs(), hint="ppv train --list-configs")
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        hint = f"--config {path.stem}" if path.stem in list_configs() else "ppv train --list-configs"
+        raise ConfigError(f"no config file {path}", hint=hint) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not a text in UTF-8", hint="save it as UTF-8") from error
+    except OSError as error:
+        raise ConfigError(f"can't read config {path}: {error.strerror or error}") from error
+
+
+def _apply(change: Change, tree: dict[str, Any]) -> None:
+    *parents, last = change.key.split(".")
     node = tree
     for parent in parents:
-        child = node.setdefault(parent, {})
+        if node.get(parent) is None:  # absent, or a section that is null
+            node[parent] = {}
+        child = node[parent]
         if not isinstance(child, dict):
-            raise ConfigError(f"--set {override}: {parent} holds a value, not settings")
+            raise ConfigError(f"{change.typed}: {parent} is a single value and has no '{last}'", hint=_HINT)
         node = child
-    node[last] = value
-
-
-def _describe(fault: Any, source: str) -> str:
-    place = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(fault["loc"][-1]), _field_names(fault["loc"][:-1]), n=1, cutoff=0.4)
-        return f"{source}: {place}: unknown key{f'; nearest: {near[0]}' if near else ''}"
-    if fault["type"] == "missing":
-        return f"{source}: {place}: missing"
-    message = fault["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(fault["input"], dict) else f", got {fault['input']!r}"
-    return f"{source}: {place + ': ' if place else ''}{message}{shown}"
-
-
-def _field_names(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = TrainConfig
-    for part in location:
-        annotation = model.model_fields[str(part)].annotation
-        kinds = (annotation, *typing.get_args(annotation))  # a section that may be null is a union
-        models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not models:
-            return []
-        model = models[0]
-    return list(model.model_fields)
+    node[last] = change.value

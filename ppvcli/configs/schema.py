@@ -140,7 +140,7 @@ class DataConfig(_Strict):
             try:
                 num_groups = re.compile(value).groups
             except re.error as error:
-                raise ValueError(f"is no regular expression: {error}") from error
+                raise ValueError(f"no regular expression: {error}") from error
             if num_groups != 1:
                 raise ValueError(f"needs exactly one (group), has {num_groups}")
         return value

@@ -32,19 +32,19 @@ def open_split(config: DataConfig, *, seed: int) -> Split:
 def _open_csv(config: DataConfig, root: Path, *, labels: Sequence[str] | None, seed: int) -> Split:
     path = root / str(config.csv)
     table = read_csv(path, root, labels=labels, format=config.format)
-    is_told = config.val_ratio is not None or config.val_groups is not None
+    told = [key for key in ("val_ratio", "val_groups", "group_pattern") if getattr(config, key) is not None]
     if table.sides is None:
-        if not is_told:
+        if config.val_ratio is None and config.val_groups is None:
             raise DatasetError(
                 f"{path} has no column 'split', and nothing else says which clips to hold out",
                 hint="--val-ratio 0.2, or a column split with train and val",
             )
         train, val = _divide(config, table.samples, seed=seed)
         return Split(train=train, val=val, labels=table.labels)
-    if is_told:
+    if told:
         raise DatasetError(
-            f"{path} has a column 'split'; val_ratio, group_pattern and val_groups can't take effect",
-            hint="leave them out, or remove the column",
+            f"{path} has a column 'split', so that {' and '.join(f'data.{key}' for key in told)} can't take effect",
+            hint=f"{' '.join(f'--set data.{key}=null' for key in told)}, or remove the column",
         )
     train, val = table.side("train"), table.side("val")
     if not train or not val:

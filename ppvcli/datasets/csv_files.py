@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ppvcli.datasets.annotations import Format, Sample, faults_error
-from ppvcli.errors import DatasetError
+from ppvcli.errors import DatasetError, nearest
 from ppvcli.video.frame_folder import last_frame_number
 
 Side = Literal["train", "val"]
@@ -52,9 +51,7 @@ def read_csv(path: Path, root: Path, *, labels: Sequence[str] | None = None, for
         if not clip or not name:
             faults.append(f"{path}:{number}: {'path' if not clip else 'label'} is empty")
         elif labels is not None and name not in labels:
-            near = difflib.get_close_matches(name, labels, n=3)
-            nearest = f"; nearest: {', '.join(near)}" if near else ""
-            faults.append(f"{path}:{number}: unknown class '{name}'{nearest}")
+            faults.append(f"{path}:{number}: unknown class '{name}'{nearest(name, labels)}")
         elif split is not None and split not in _SIDES:
             faults.append(f"{path}:{number}: split '{split}' is neither train nor val")
         else:

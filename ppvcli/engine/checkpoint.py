@@ -33,6 +33,7 @@ REPORT_FILE = Path("last") / "report.json"
 """What the evaluation after the last epoch found."""
 _EMA_UPDATES = "ema_updates"
 _MASTER = "master_weight"
+_ANEW = "start the run anew with another --out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ def restore_checkpoint(
     path = run_dir / LAST_CHECKPOINT
     file = read_weights(path)
     if file.form != "checkpoint" or file.metadata is None or "state" not in file.metadata.extra:
-        raise WeightsFormatError(f"{path}: not a checkpoint of ppv train", hint="start the run anew with another --out")
+        raise WeightsFormatError(f"{path}: not a checkpoint of ppv train", hint=_ANEW)
     accumulators = _read_prefixed(path, CHECKPOINT_OPTIMIZER_PREFIX)
     weights = file.tensors
     if average is not None:
@@ -118,15 +119,32 @@ def restore_checkpoint(
     return RunState.from_json(file.metadata.extra["state"])
 
 
+def num_finished_epochs(run_dir: Path) -> int:
+    """How many epochs of a run are in its checkpoint. Raises: WeightsFormatError where that is damaged."""
+    return len(_read_state(run_dir).epochs) if (run_dir / LAST_CHECKPOINT).exists() else 0
+
+
 def read_result(run_dir: Path, *, model: str) -> TrainResult:
     """What a finished run wrote. Raises: WeightsNotFoundError, WeightsFormatError where it is absent or damaged."""
-    metadata = read_metadata(run_dir / LAST_CHECKPOINT)
+    state = _read_state(run_dir)
     try:
         report = EvalReport.from_dict(json.loads((run_dir / REPORT_FILE).read_text(encoding="utf-8")))
-        state = RunState.from_json((metadata or WeightsMetadata()).extra["state"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsFormatError(f"{run_dir}: no finished run of ppv train: {error}") from error
+        raise WeightsFormatError(
+            f"can't read {run_dir / REPORT_FILE}, the last evaluation of the run: "
+            f"{getattr(error, 'strerror', None) or error}",
+            hint=f"ppv eval --weights {run_dir / 'last'} evaluates again",
+        ) from error
     return train_result(run_dir, state, model=model, val=report)
+
+
+def _read_state(run_dir: Path) -> RunState:
+    path = run_dir / LAST_CHECKPOINT
+    metadata = read_metadata(path)
+    try:
+        return RunState.from_json((metadata or WeightsMetadata()).extra["state"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsFormatError(f"{path}: not a checkpoint of ppv train", hint=_ANEW) from error
 
 
 def train_result(run_dir: Path, state: RunState, *, model: str, val: EvalReport) -> TrainResult:

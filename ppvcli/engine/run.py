@@ -8,19 +8,20 @@ from pathlib import Path
 
 import paddle
 
-from ppvcli.configs.load import dump_config, load_config
+from ppvcli.configs.load import Change, Source, dump_config, load_source
 from ppvcli.configs.schema import TrainConfig
 from ppvcli.datasets.annotations import Split
 from ppvcli.datasets.catalog import open_split
 from ppvcli.engine import inputs
-from ppvcli.engine.checkpoint import CONFIG_FILE, LOG_FILE, START_FILE, read_result
+from ppvcli.engine.checkpoint import CONFIG_FILE, LOG_FILE, START_FILE, num_finished_epochs, read_result
 from ppvcli.engine.checks import check_config, check_data_exists
+from ppvcli.engine.curves import CURVES_FILE, write_curves
 from ppvcli.engine.distributed import join_world, local_device
 from ppvcli.engine.launch import Cluster, launch
 from ppvcli.engine.log import RunLog
 from ppvcli.engine.objectives import Distillation, MutualLearning, Objective, Supervised
 from ppvcli.engine.progress import TrainObserver
-from ppvcli.engine.start import starting_network
+from ppvcli.engine.start import fetch_weights, starting_network
 from ppvcli.engine.trainer import Trainer
 from ppvcli.engine.writers import check_writers, open_writers
 from ppvcli.errors import ConfigError, UsageError, WeightsNotFoundError
@@ -28,7 +29,8 @@ from ppvcli.files import write_text
 from ppvcli.models.device import find_device, select_device
 from ppvcli.models.recognizer import open_recognizer
 from ppvcli.models.zoo import get_model_row, list_models
-from ppvcli.results import TrainResult
+from ppvcli.results import StartReport, TrainResult
+from ppvcli.weights.download import Report
 from ppvcli.weights.formats import LAST_CHECKPOINT
 
 
@@ -41,46 +43,45 @@ def train(
     cluster: Cluster | None = None,
     writers: Sequence[str] = (),
     observer: TrainObserver | None = None,
-    source: str | None = None,
+    progress: Report | None = None,
+    source: Source | None = None,
 ) -> TrainResult:
     """Trains what `config` (or the config of that name or file) says, into `run_dir`.
 
     The run folder holds `config.yaml`, `log.jsonl`, `curves.png`, `last/checkpoint.safetensors` with the report of its
     evaluation, and `best/weights.safetensors`; it stands for a model wherever weights are asked for. With `resume` the
     run in `run_dir` goes on after its last finished epoch and ends with the weights of a run that was never interrupted
-    (same machine, CPU). `cluster` spreads it over several processes, each with `batch_size` clips; on several machines
-    `run_dir` is a folder that all of them see. `writers` are `tensorboard` and `visualdl`. `source` is where the config
-    was read from, for messages about it.
+    (same machine, CPU); one that has done all its epochs is not evaluated again. `cluster` spreads it over several
+    processes, each with `batch_size` clips; on several machines `run_dir` is a folder that all of them see. `writers`
+    are `tensorboard` and `visualdl`. `progress` is told how far published weights are fetched. `source` is where the
+    config was read from, for messages about it.
 
     Raises: ConfigError, DatasetError, WeightsError, DeviceError, DivergedError; RankError for a process that failed;
     UsageError where `run_dir` already holds a run and `resume` is off.
     """
     run_dir = Path(run_dir)
     if isinstance(config, str):
-        source = config
-        config = load_config(config)
-    check_config(config, source=source or str(run_dir / CONFIG_FILE), device=find_device(device), resumes=resume)
+        source = Source(config)
+        config = load_source(source)
+    source = source or Source(str(run_dir / CONFIG_FILE))
     check_writers(writers)
+    if resume and num_finished_epochs(run_dir) >= config.epochs:
+        return _finish(config, run_dir, writers=writers)
+    check_config(config, source=source, device=find_device(device), resumes=resume)
     check_data_exists(config.data)
     if not resume and (run_dir / CONFIG_FILE).exists():
         raise UsageError(f"{run_dir} already holds a run", hint=f"ppv train --resume {run_dir}, or another --out")
     split = open_split(config.data, seed=config.seed)
+    starts = not (resume and (run_dir / LAST_CHECKPOINT).exists())  # a run that never finished an epoch starts anew
+    fetch_weights(config, starts=starts, progress=progress)
     if cluster is not None and cluster.size > 1:
         _write_config(config, run_dir)
         place = ["--gpu" if cluster.gpus else "--cpu", *(f"--writer={name}" for name in writers)]
         launch(["train", "--resume", str(run_dir), *place], run_dir, cluster=cluster, observer=observer)
         return read_result(run_dir, model=config.model.name)
     select_device(local_device(device))
-    world = join_world()
-    paddle.seed(config.seed)
-    resume = resume and (run_dir / LAST_CHECKPOINT).exists()  # a run that never finished an epoch starts anew
-    network, start = starting_network(config, labels=split.labels, fetch=not resume)
-    trainer = Trainer(network, split, config=config, objective=_objective(config, split), run_dir=run_dir, world=world)
-    if resume:
-        trainer.resume()
-    else:
-        world.copy_from_main(network)
-    if world.is_main:
+    trainer, start = _open_trainer(config, split, run_dir=run_dir, starts=starts, source=source)
+    if trainer.world.is_main:
         _write_config(config, run_dir)
         log = RunLog(run_dir / LOG_FILE, interval=config.log_interval)
         log.open(trainer.state.epochs)
@@ -100,6 +101,7 @@ def resume(
     cluster: Cluster | None = None,
     writers: Sequence[str] = (),
     observer: TrainObserver | None = None,
+    progress: Report | None = None,
 ) -> TrainResult:
     """Goes on with the run in `run_dir`; `data` is where its clips lie now, if they were moved.
 
@@ -108,16 +110,44 @@ def resume(
     path = Path(run_dir) / CONFIG_FILE
     if not path.is_file():
         raise WeightsNotFoundError(f"no run in {run_dir}: {CONFIG_FILE} is missing")
-    config = load_config(str(path), [] if data is None else [f"data.root={json.dumps(str(data))}"])
+    moved = () if data is None else (Change(key="data.root", value=str(data), typed=f"--data {data}"),)
+    source = Source(str(path), moved)
     return train(
-        config,
+        load_source(source),
         run_dir,
         resume=True,
         device=device,
         cluster=cluster,
         writers=writers,
         observer=observer,
+        progress=progress,
+        source=source,
     )
+
+
+def _open_trainer(
+    config: TrainConfig, split: Split, *, run_dir: Path, starts: bool, source: Source
+) -> tuple[Trainer, StartReport | None]:
+    """The trainer before its first step, or as the checkpoint left it, and where its first weights come from."""
+    world = join_world()
+    paddle.seed(config.seed)
+    network, start = starting_network(config, labels=split.labels, starts=starts)
+    objective = _objective(config, split, source=source)
+    trainer = Trainer(network, split, config=config, objective=objective, run_dir=run_dir, world=world)
+    if starts:
+        world.copy_from_main(network)
+    else:
+        trainer.resume()
+    return trainer, start
+
+
+def _finish(config: TrainConfig, run_dir: Path, *, writers: Sequence[str]) -> TrainResult:
+    """The result of a run that has done all its epochs; what the disk refused at its end is written."""
+    result = read_result(run_dir, model=config.model.name)
+    RunLog(run_dir / LOG_FILE, interval=config.log_interval).open(result.epochs)
+    open_writers(writers, run_dir)
+    write_curves(result.epochs, run_dir / CURVES_FILE)
+    return result
 
 
 def _write_config(config: TrainConfig, run_dir: Path) -> None:
@@ -133,7 +163,7 @@ def _write_config(config: TrainConfig, run_dir: Path) -> None:
         raise UsageError(f"can't write a run to {run_dir}: {error.strerror or error}", hint="another --out") from error
 
 
-def _objective(config: TrainConfig, split: Split) -> Objective:
+def _objective(config: TrainConfig, split: Split, *, source: Source) -> Objective:
     if get_model_row(config.model.name).network.teacher is not None:
         return MutualLearning(label_smoothing=config.label_smoothing)
     if config.teacher is None:
@@ -141,14 +171,15 @@ def _objective(config: TrainConfig, split: Split) -> Objective:
     path = config.teacher.weights
     teacher = open_recognizer(path) if path in list_models() else open_recognizer(None, weights=path)
     if teacher.labels != split.labels:
+        what = f"{path} knows other classes than the data set: {_first_difference(teacher.labels, split.labels)}"
         raise ConfigError(
-            f"teacher.weights: {path} knows other classes than the data set ({len(teacher.labels)} and "
-            f"{len(split.labels)}), or has them in another order"
+            source.fault("teacher.weights", what), hint="train a teacher on these classes, in the order of the data set"
         )
     num_segments = inputs.train_preprocess(config).sampling.num_segments
     if teacher.network.num_segments not in (None, num_segments):
+        what = f"{path} looks at {teacher.network.num_segments} frames, the student at {num_segments}"
         raise ConfigError(
-            f"teacher.weights: {path} looks at {teacher.network.num_segments} frames, the student at {num_segments}",
+            source.fault("teacher.weights", what),
             hint=f"--set input.num_segments={teacher.network.num_segments}",
         )
     return Distillation(
@@ -159,3 +190,13 @@ def _objective(config: TrainConfig, split: Split) -> Objective:
         temperature=config.teacher.temperature,
         label_smoothing=config.label_smoothing,
     )
+
+
+def _first_difference(teacher: Sequence[str], data: Sequence[str]) -> str:
+    """Where two lists of classes part, from class 0 on."""
+    number = next((i for i, (one, other) in enumerate(zip(teacher, data, strict=False)) if one != other), None)
+    counts = f"it has {len(teacher)}, the data set {len(data)}"
+    if number is None:
+        number = min(len(teacher), len(data))
+        return f"{counts}; up to class {number - 1} they are the same"
+    return f"class {number} is '{teacher[number]}' for it and '{data[number]}' in the data set ({counts})"

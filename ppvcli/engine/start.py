@@ -16,11 +16,22 @@ import paddle
 from ppvcli.configs.schema import TrainConfig
 from ppvcli.engine.inputs import network_spec
 from ppvcli.errors import WeightsMismatchError
-from ppvcli.models.backbones import BACKBONES, imagenet_backbone, list_weights, weights_of
+from ppvcli.models.backbones import (
+    BACKBONES,
+    Backbone,
+    imagenet_backbone,
+    list_weights,
+    published_url,
+    store_name,
+    weight_source,
+    weights_of,
+)
 from ppvcli.models.build import build_network, classifier_keys
 from ppvcli.models.tsm_efflite0 import imagenet_state
 from ppvcli.results import StartReport
 from ppvcli.specs import NetworkSpec
+from ppvcli.weights.download import Report
+from ppvcli.weights.fetch import download_weights
 from ppvcli.weights.formats import read_metadata, read_weights
 from ppvcli.weights.matching import canonical_keys
 from ppvcli.weights.torch_legacy import read_torch_legacy
@@ -32,13 +43,27 @@ MAX_NAMES = 5
 """Classes that a report names."""
 
 
+def fetch_weights(config: TrainConfig, *, starts: bool, progress: Report | None) -> None:
+    """Fetches the published weights that a run needs into the store: its teacher's and, where it `starts`, its first.
+
+    Raises: OfflineError, DownloadError, VerificationError.
+    """
+    names = [] if config.teacher is None else [config.teacher.weights]
+    if starts and config.model.pretrained == "imagenet":
+        names += [backbone.name for _, backbone in _imagenet_backbones(network_spec(config))]
+    elif starts and config.model.pretrained is not None:
+        names.append(config.model.pretrained)
+    stored = dict.fromkeys(store_name(name) for name in names if name in list_weights())
+    download_weights([weight_source(name) for name in stored if published_url(name) is not None], progress=progress)
+
+
 def starting_network(
-    config: TrainConfig, *, labels: Sequence[str], fetch: bool
+    config: TrainConfig, *, labels: Sequence[str], starts: bool
 ) -> tuple[paddle.nn.Layer, StartReport | None]:
     """The network before its first step, for the classes `labels`, and where its weights come from.
 
-    Without `fetch` (a checkpoint will replace them), and with `model.pretrained` null, all weights are as initialised
-    and there is no report.
+    Where the run does not start (a checkpoint will replace them), and with `model.pretrained` null, all weights are as
+    initialised and there is no report.
 
     Raises: WeightsNotFoundError, WeightsFormatError, OfflineError, DownloadError, VerificationError;
     WeightsMismatchError for the weights of another network.
@@ -46,7 +71,7 @@ def starting_network(
     spec, pretrained = network_spec(config), config.model.pretrained
     network = build_network(spec, len(labels), dropout=config.model.dropout)
     report = None
-    if fetch and pretrained is not None:
+    if starts and pretrained is not None:
         tensors = _read_start(pretrained, spec)
         foreign = _other_classes(pretrained, labels)
         classifier = set(canonical_keys(classifier_keys(spec)).values()) if foreign is not None else set()
@@ -68,12 +93,17 @@ def _read_start(pretrained: str, spec: NetworkSpec) -> dict[str, np.ndarray]:
     if pretrained != "imagenet":
         return _read_canonical(pretrained)
     tensors: dict[str, np.ndarray] = {}
-    for part, prefix in ((replace(spec, teacher=None), "backbone."), (spec.teacher, "Teacher.0.")):
-        backbone = None if part is None else imagenet_backbone(part)
-        if backbone is not None:
-            own = _read_canonical(backbone.name)
-            tensors |= {prefix + key.removeprefix("backbone."): tensor for key, tensor in own.items()}
+    for prefix, backbone in _imagenet_backbones(spec):
+        own = _read_canonical(backbone.name)
+        tensors |= {prefix + key.removeprefix("backbone."): tensor for key, tensor in own.items()}
     return tensors
+
+
+def _imagenet_backbones(spec: NetworkSpec) -> list[tuple[str, Backbone]]:
+    """What a network begins with, a pair with two, and where in it."""
+    parts = (("backbone.", spec), ("Teacher.0.", spec.teacher))
+    found = [(prefix, None if part is None else imagenet_backbone(part)) for prefix, part in parts]
+    return [(prefix, backbone) for prefix, backbone in found if backbone is not None]
 
 
 def _other_classes(name_or_file: str, labels: Sequence[str]) -> str | None:

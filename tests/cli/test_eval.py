@@ -190,7 +190,7 @@ def test_many_classes_show_the_worst_ten(capsys: pytest.CaptureFixture[str]) -> 
         ([], "no clips to evaluate on"),
         (["--data", "clips", "--format", "films"], "unknown format 'films'"),
         (["--config", "mine.yaml", "--format", "frames"], "--set data.format=frames"),
-        (["--config", "mine.yaml", "--set", "epoch=1"], "epoch: unknown key; nearest: epochs"),
+        (["--config", "mine.yaml", "--set", "epoch=1"], "--set epoch=1: unknown key; nearest: epochs"),
         (["--data", "clips", "--out", "."], "holds other files than a report"),
     ],
 )

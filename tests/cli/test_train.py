@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -13,6 +15,8 @@ import pytest
 from ppvcli.errors import WeightsError
 from ppvcli.video.render import render_action, write_video
 from ppvcli.weights.torch_legacy import find_efflite0_file, read_torch_legacy
+from tests.weights.conftest import PUBLISHED
+from tests.weights.file_server import FileServer
 
 Ppv = Callable[..., Any]
 
@@ -69,15 +73,31 @@ def test_folder_of_clips_becomes_a_model_that_eval_and_predict_take(clips: Path,
     assert refused.exit_code == 2
     assert f"hint: ppv train --resume {run}" in refused.stderr
 
+    shutil.move(clips / "bend", tmp_path)  # a finished run asks for no clips
+    (run / "curves.png").unlink(missing_ok=True)
     resumed = ppv("train", "--resume", run, "--json")
-    assert resumed.exit_code == 0, resumed.stderr
-    assert json.loads(resumed.stdout)["val"] == result["val"]
+    shutil.move(tmp_path / "bend", clips)
+    assert (resumed.exit_code, resumed.stderr) == (0, f"{run} is finished: nothing is left to train after epoch 1\n")
+    assert json.loads(resumed.stdout) == result
+    assert (run / "curves.png").exists() == (importlib.util.find_spec("matplotlib") is not None)
 
 
-def test_list_configs_names_the_shipped_ones(ppv: Ppv) -> None:
+def test_list_configs_shows_what_the_shipped_ones_say(ppv: Ppv) -> None:
+    from ppvcli.configs.load import list_configs, load_config
+
     answer = ppv("train", "--list-configs")
     assert answer.exit_code == 0
-    assert "tsm_efflite0_weizmann_videos" in answer.stdout.splitlines()
+    lines = {line.split("  ")[0]: " ".join(line.split()[1:]) for line in answer.stdout.splitlines()}
+    assert list(lines) == ["config", *list_configs()]
+    assert lines["tsm_efflite0_weizmann_videos"] == "tsm_efflite0 videos, folders imagenet 15"
+    assert lines["tsm_ucf101_frames"] == "tsm_ucf101 frames, lists tsm_k400 25"
+    assert lines["tsm_k400_folder"] == "tsm_k400 videos, folders own weights 20"
+    assert lines["pptsmv2_k400_8frames_uniform_dml"].endswith("imagenet, taught by pptsm 120")
+    rows = json.loads(ppv("train", "--list-configs", "--json").stdout)
+    for row in rows:
+        config = load_config(row["name"])
+        assert (row["model"], row["epochs"]) == (config.model.name, config.epochs)
+        assert row["starts_from"] == config.model.pretrained
 
 
 def test_print_config_shows_flags_and_overrides(ppv: Ppv) -> None:
@@ -98,10 +118,15 @@ def test_print_config_shows_flags_and_overrides(ppv: Ppv) -> None:
         (["--model", "tsm_eflite0", "--data", "x"], "nearest: tsm_efflite0"),
         (["--model", "tsn", "--data", "x"], "no recipe to fine-tune tsn"),
         (["--resume", "x", "--epochs", "3"], "--resume goes on with the run's own config"),
-        (["--model", "tsm_efflite0", "--data", "x", "--set", "epoch=3"], "epoch: unknown key; nearest: epochs"),
-        (["--model", "tsm_efflite0", "--data", "x", "--set", "model.frozen_stages=9"], "but there are 7"),
+        (["--model", "tsm_efflite0", "--data", "x", "--set", "epoch=3"], "--set epoch=3: unknown key; nearest: epochs"),
+        (
+            ["--model", "tsm_efflite0", "--data", "x", "--set", "model.frozen_stages=9"],
+            "--set model.frozen_stages=9: tsm_efflite0 has 7 stages",
+        ),
+        (["--model", "tsm_efflite0", "--data", "x", "--epochs", "0"], "--epochs 0: expected more than 0"),
+        (["--model", "tsm_efflite0", "--data", "x", "--finetune", "nix"], "--finetune nix: unknown name 'nix'"),
         (["--model", "tsm_efflite0", "--data", "x", "--cpu", "--gpu"], "exclude each other"),
-        (["--model", "tsm_efflite0", "--data", "x", "--cpu", "--amp", "O1"], "amp: O1 needs a GPU"),
+        (["--model", "tsm_efflite0", "--data", "x", "--cpu", "--amp", "O1"], "--amp O1: O1 needs a GPU"),
         (["--model", "tsm_efflite0", "--data", "x", "--nproc", "2", "--gpus", "0"], "exclude each other"),
         (["--model", "tsm_efflite0", "--data", "x", "--nproc", "2", "--gpu"], "--nproc trains on CPUs"),
         (["--model", "tsm_efflite0", "--data", "x", "--gpus", "0,0"], "expected different numbers"),
@@ -201,6 +226,72 @@ def test_split_of_the_user_takes_the_place_of_the_recipes(ppv: Ppv) -> None:
     both = ppv("train", "--model", "tsm_efflite0", "--data", "x", *groups, "--val-ratio", "0.5", "--print-config")
     assert both.exit_code == 2
     assert "both say what is held out" in both.stderr
+
+
+def test_weights_are_fetched_before_eyes_and_only_for_a_run_that_can_begin(
+    clips: Path, tmp_path: Path, ppv: Ppv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PPV_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with FileServer(PUBLISHED) as server:
+        monkeypatch.setenv("PPV_WEIGHTS_MIRROR", server.base)
+        args = ["train", "--model", "tsm", "--finetune", "resnet50", "--set", "data.num_workers=0", "--out", "run"]
+        for wrong in (["--data", "no/such/folder"], ["--data", clips, "--set", "model.frozen_stages=1"]):
+            assert ppv(*args, *wrong).exit_code in (1, 2)
+        assert server.requests == []
+        answer = ppv(*args, "--data", clips)
+    first, second = answer.stderr.splitlines()[:2]
+    assert first == f"resnet50: fetching {server.base}/PaddleVideo/PretrainModel/ResNet50_pretrain.pdparams, 0.4 MB"
+    assert second.startswith("error: resnet50 is of another network than tsm_k400")
+
+
+def test_terminal_shows_a_download_above_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from ppvcli.cli import output
+    from ppvcli.cli.train_progress import TerminalWatcher
+    from ppvcli.weights.download import DownloadProgress
+
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=140, highlight=False)
+    monkeypatch.setattr(output, "stderr_console", lambda: console)
+    with TerminalWatcher() as watcher:
+        watcher._live.refresh()
+        assert "starting" in screen.getvalue()
+        assert "resnet50" not in screen.getvalue()
+        for stage, received in (("transfer", 0), ("transfer", 3_000_000), ("convert", 4_000_000)):
+            watcher.on_download(
+                DownloadProgress(name="resnet50", stage=stage, received_bytes=received, total_bytes=4_000_000)
+            )
+            watcher._live.refresh()
+        assert "3.0/4.0 MB" in screen.getvalue()
+        assert "resnet50: checking" in screen.getvalue()
+        watcher.on_download(DownloadProgress(name="resnet50", stage="done"))
+        screen.truncate(0)
+        watcher._live.refresh()
+        assert "starting" in screen.getvalue()
+        assert "resnet50" not in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        (("bend", "jack"), "it has 10, the data set 2; up to class 1 they are the same"),
+        (("bend", "jump"), "class 1 is 'jack' for it and 'jump' in the data set (it has 10, the data set 2)"),
+    ],
+)
+def test_teacher_of_other_classes_is_refused_with_the_first_that_differs(
+    classes: tuple[str, ...], words: str, clips: Path, tmp_path: Path, ppv: Ppv
+) -> None:
+    for name, folder in zip(classes, ("bend", "jack"), strict=True):
+        shutil.copytree(clips / folder, tmp_path / "clips" / name)
+    teacher = ["--set", "teacher.weights=tsm_efflite0_weizmann", "--set", "model.pretrained=null"]
+    answer = ppv("train", "--model", "tsm_efflite0", "--data", tmp_path / "clips", "--out", tmp_path / "run", *teacher)
+    assert answer.exit_code == 2
+    assert answer.stderr.splitlines()[0] == (
+        "error: --set teacher.weights=tsm_efflite0_weizmann: tsm_efflite0_weizmann knows other classes than the data "
+        f"set: {words}"
+    )
 
 
 def test_broken_clips_are_told_with_what_became_of_them(capsys: pytest.CaptureFixture[str]) -> None:

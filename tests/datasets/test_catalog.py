@@ -27,8 +27,17 @@ def test_csv_with_a_split_is_taken_as_it_stands(tmp_path: Path) -> None:
     assert split.labels == ("bend", "walk")
     assert [sample.path.name for sample in split.val] == ["v_walk_g05.avi", "v_bend_g05.avi"]
     assert len(split.train) == 8
-    with pytest.raises(DatasetError, match="has a column 'split'"):
-        open_split(DataConfig(root=str(tmp_path), csv="clips.csv", val_ratio=0.5), seed=0)
+    for settings, hint in (
+        ({"val_ratio": 0.5}, "--set data.val_ratio=null, or remove the column"),
+        ({"group_pattern": "(g)"}, "--set data.group_pattern=null, or remove the column"),
+        (
+            {"val_groups": ("05",), "group_pattern": r"g(\d+)"},
+            "--set data.val_groups=null --set data.group_pattern=null, or remove the column",
+        ),
+    ):
+        with pytest.raises(DatasetError, match="has a column 'split', so that data") as caught:
+            open_split(DataConfig(root=str(tmp_path), csv="clips.csv", **settings), seed=0)
+        assert caught.value.hint == hint
 
 
 def test_csv_without_a_split_is_divided_like_class_folders(tmp_path: Path) -> None:

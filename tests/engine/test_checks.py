@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ppvcli.configs.load import list_configs, load_config, parse_config
+from ppvcli.configs.load import Change, Source, list_configs, load_config, parse_config
 from ppvcli.configs.schema import TrainConfig
 from ppvcli.engine.checks import check_config, check_data_exists
 from ppvcli.errors import ConfigError, DatasetError
@@ -30,7 +30,7 @@ def make_config(name: str = "pptsm_r50_k400_uniform", **changes: Any) -> TrainCo
 
 def faults_of(config: TrainConfig, *, device: str = "cpu", resumes: bool = False) -> list[str]:
     try:
-        check_config(config, source="run.yaml", device=device, resumes=resumes)
+        check_config(config, source=Source("run.yaml"), device=device, resumes=resumes)
     except ConfigError as error:
         return error.message.splitlines()
     return []
@@ -63,7 +63,7 @@ def test_every_model_can_be_trained(name: str) -> None:
         (make_config(augment={"multi_scale": {"size": 192}}), "augment.multi_scale.size", "less than the 224"),
         (make_config(model={"temporal_shift": False}), "model.temporal_shift", "can't be switched off"),
         (make_config(model={"frozen_stages": 2}), "model.frozen_stages", "no stages that can be frozen"),
-        (make_config("tsm_efflite0", model={"name": "tsm_efflite0", "frozen_stages": 8}), "model.frozen_stages", "are"),
+        (make_config("tsm_efflite0", model={"name": "tsm_efflite0", "frozen_stages": 8}), "model.frozen_stages", "7"),
         (make_config(model={"pretrained": "resnet5O_vd"}), "model.pretrained", "nearest: resnet50, resnet50_vd_"),
         (make_config(model={"pretrained": "resnet50"}), "model.pretrained", "tsn and tsm of depth 50"),
         (make_config(model={"pretrained": "resnet101_vd_ssld"}), "model.pretrained", "takes resnet50_vd_ssld_v2"),
@@ -94,6 +94,14 @@ def test_all_faults_come_at_once() -> None:
     )
     keys = [fault.split(": ")[1] for fault in faults_of(config)]
     assert keys == ["model.frozen_stages", "input.num_segments", "input.crop_size", "amp", "model.pretrained"]
+
+
+def test_fault_of_a_flag_names_the_flag() -> None:
+    config = make_config(amp="O1", model={"frozen_stages": 1})
+    source = Source("run.yaml", (Change(key="amp", value="O1", typed="--amp O1"),))
+    with pytest.raises(ConfigError) as caught:
+        check_config(config, source=source, device="cpu", resumes=False)
+    assert [line.split(": ")[0] for line in caught.value.message.splitlines()] == ["run.yaml", "--amp O1"]
 
 
 def test_possible_settings_are_let_through(tmp_path: Path) -> None:

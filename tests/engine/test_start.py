@@ -14,7 +14,7 @@ import pytest
 
 from ppvcli.configs.load import load_config, parse_config
 from ppvcli.configs.schema import TrainConfig
-from ppvcli.engine.start import starting_network
+from ppvcli.engine.start import fetch_weights, starting_network
 from ppvcli.errors import OfflineError, WeightsError, WeightsMismatchError
 from ppvcli.models.backbones import BACKBONES, imagenet_backbone, list_weights, store_name, weight_source, weights_of
 from ppvcli.models.build import build_network, expected_shapes
@@ -22,6 +22,7 @@ from ppvcli.models.load import save_weights
 from ppvcli.models.zoo import ALIASES, ZOO, get_model_row
 from ppvcli.results import StartReport
 from ppvcli.weights import store
+from ppvcli.weights.download import DownloadProgress
 from ppvcli.weights.fetch import download_weights
 from ppvcli.weights.formats import WeightsMetadata
 from ppvcli.weights.torch_legacy import find_efflite0_file
@@ -78,7 +79,7 @@ def make_config(name: str, pretrained: str | None, **inputs: object) -> TrainCon
 
 
 def start(config: TrainConfig) -> tuple[dict[str, np.ndarray], StartReport]:
-    network, report = starting_network(config, labels=class_names(NUM_CLASSES), fetch=True)
+    network, report = starting_network(config, labels=class_names(NUM_CLASSES), starts=True)
     assert report is not None
     return {key: tensor.numpy() for key, tensor in network.state_dict().items()}, report
 
@@ -219,8 +220,8 @@ def test_efflite0_comes_from_pip() -> None:
 
 
 def test_without_pretrained_or_before_a_checkpoint_nothing_is_read() -> None:
-    for config, fetch in ((make_config("pptsmv2", None), True), (make_config("pptsmv2", "imagenet"), False)):
-        network, report = starting_network(config, labels=class_names(3), fetch=fetch)
+    for config, starts in ((make_config("pptsmv2", None), True), (make_config("pptsmv2", "imagenet"), False)):
+        network, report = starting_network(config, labels=class_names(3), starts=starts)
         assert report is None
         assert network.backbone.fc.weight.shape == [1280, 3]
 
@@ -241,7 +242,7 @@ def test_weights_of_another_network_are_refused(model: str, other: str, words: s
     path = tmp_path / "other.pdparams"
     path.write_bytes(pickle.dumps({key: np.zeros(shape, np.float32) for key, shape in shapes.items()}, protocol=2))
     with pytest.raises(WeightsMismatchError) as caught:
-        starting_network(make_config(model, str(path)), labels=class_names(NUM_CLASSES), fetch=True)
+        starting_network(make_config(model, str(path)), labels=class_names(NUM_CLASSES), starts=True)
     assert words in caught.value.message
     assert "pretrained=imagenet" in str(caught.value.hint)
 
@@ -251,7 +252,7 @@ def test_convolutions_that_have_no_place_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "deeper.pdparams"
     path.write_bytes(pickle.dumps(tensors, protocol=2))
     with pytest.raises(WeightsMismatchError, match=r"and 1 others; first, backbone\.stages\.4\.conv\.weight"):
-        starting_network(make_config("pptsmv2_k400_8f", str(path)), labels=class_names(NUM_CLASSES), fetch=True)
+        starting_network(make_config("pptsmv2_k400_8f", str(path)), labels=class_names(NUM_CLASSES), starts=True)
 
 
 # --- the store --------------------------------------------------------------------------------------------------------
@@ -286,9 +287,41 @@ def test_backbone_is_fetched_once_resumed_and_verified(server: FileServer, monke
         weights_of("resnet50")
 
 
+@pytest.mark.parametrize(
+    ("model", "pretrained", "starts", "names"),
+    [
+        ("pptsmv2_k400_8f_dml", "imagenet", True, ["pplcnetv2_base_ssld", "resnet50_vd_ssld_v2", "tsm_k400"]),
+        ("tsm", "tsm", True, ["tsm_k400"]),
+        ("tsm", "resnet50", True, ["tsm_k400", "resnet50"]),
+        ("tsm_efflite0", "imagenet", True, ["tsm_k400"]),
+        ("tsm", "runs/mine", True, ["tsm_k400"]),
+        ("tsm", None, True, ["tsm_k400"]),
+        ("tsm", "resnet50", False, ["tsm_k400"]),
+    ],
+)
+def test_all_that_a_run_needs_is_fetched_at_once_and_told(
+    model: str,
+    pretrained: str | None,
+    starts: bool,
+    names: list[str],
+    server: FileServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PPV_WEIGHTS_MIRROR", server.base)
+    tree = make_config(model, pretrained).model_dump()
+    config = parse_config({**tree, "teacher": {"weights": "tsm"}}, source="test")
+    events: list[DownloadProgress] = []
+    fetch_weights(config, starts=starts, progress=events.append)
+    assert sorted({event.name for event in events if event.stage == "transfer"}) == sorted(names)
+    assert store.list_names() == sorted(names)
+    num_requests = len(server.requests)
+    fetch_weights(config, starts=starts, progress=None)
+    assert len(server.requests) == num_requests
+
+
 def test_absent_backbone_is_named_with_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsError, match="ResNet101_vd_ssld_pretrained"):
-        starting_network(load_config("pptsm_ucf101-66_frames_dense_r101"), labels=class_names(3), fetch=True)
+        starting_network(load_config("pptsm_ucf101-66_frames_dense_r101"), labels=class_names(3), starts=True)
     monkeypatch.delenv("PPV_WEIGHTS_MIRROR")
     with pytest.raises(OfflineError, match="ResNet50_pretrain"):
         download_weights([weight_source("resnet50")], offline=True)
@@ -297,7 +330,7 @@ def test_absent_backbone_is_named_with_its_file(monkeypatch: pytest.MonkeyPatch)
 def test_frozen_stages_are_frozen_in_the_started_network() -> None:
     tree = make_config("tsm_efflite0", None).model_dump()
     tree["model"]["frozen_stages"] = 2
-    network, _ = starting_network(parse_config(tree, source="test"), labels=class_names(2), fetch=True)
+    network, _ = starting_network(parse_config(tree, source="test"), labels=class_names(2), starts=True)
     assert all(p.stop_gradient for p in network.backbone.stages[1].parameters())
     trained = [p for p in network.backbone.stages[2].parameters() if not p.stop_gradient]
     assert trained
@@ -313,7 +346,7 @@ def test_classifier_of_other_classes_begins_anew_though_their_number_is_the_same
     network = build_network(get_model_row("tsm_efflite0").network, 2)
     save_weights(network, path, metadata=WeightsMetadata(model="tsm_efflite0", labels=("walk", "run")))
     config = make_config("tsm_efflite0", str(path))
-    started, report = starting_network(config, labels=names, fetch=True)
+    started, report = starting_network(config, labels=names, starts=True)
     assert report is not None
     equal = np.array_equal(started.head.fc.weight.numpy(), network.head.fc.weight.numpy())
     assert equal == kept
