@@ -6,24 +6,24 @@ frames are those of `ppvcli.video.decoding`, numbered from 1 without gaps.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
-import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from ppvcli.datasets.workers import HAVE_WORKERS, Crew, WorkerDiedError, map_here
 from ppvcli.errors import DatasetError, VideoError
-from ppvcli.processes import end_with
 from ppvcli.video.frame_folder import FRAME_NAME, frame_name
 
 JPEG_QUALITY = 95
 """Of OpenCV's encoder, with colour at half resolution (4:2:0); what the reference's extraction has."""
 
 _FRAMES_AT_ONCE = 256
+_COUNT = np.dtype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,48 +46,50 @@ class FrameResult:
 
 
 def extract_frames(jobs: Sequence[FrameJob], *, num_workers: int) -> Iterator[FrameResult]:
-    """Results as they come, in any order; with one worker the work happens in this process.
+    """A result for each job, in order; with one worker the work happens in this process.
 
     Raises: DatasetError if a worker process dies; OSError, as for a full disk.
     """
-    if num_workers == 1 or len(jobs) <= 1:
-        yield from map(extract_clip, jobs)
-        return
-    pool = ProcessPoolExecutor(
-        min(num_workers, len(jobs)),
-        mp_context=multiprocessing.get_context("spawn"),  # decoders have threads, which a fork breaks
-        initializer=_begin_worker,
-        initargs=(os.getpid(),),
-    )
+    if num_workers == 1 or len(jobs) <= 1 or not HAVE_WORKERS:
+        results = map_here(extract_clip, jobs)
+    else:
+        num_workers = min(num_workers, len(jobs))
+        crew = Crew(extract_clip, num_workers=num_workers, num_slots=8 * num_workers, max_bytes=_COUNT.itemsize)
+        results = crew.map(jobs)
     try:
-        futures: list[Future[FrameResult]] = [pool.submit(extract_clip, job) for job in jobs]
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool as error:
+        for job, result in zip(jobs, results, strict=True):
+            if isinstance(result, VideoError):
+                yield FrameResult(job=job, num_frames=0, error=result.message)
+            else:
+                yield FrameResult(job=job, num_frames=int(result.view(_COUNT)[0]))
+    except WorkerDiedError as error:
+        clip = f" while it read {error.item.clip}" if isinstance(error.item, FrameJob) else ""
         raise DatasetError(
-            "a process that extracts frames died", hint="run the same command again, with fewer: --num-workers 1"
+            f"a process that extracts frames {error.how}{clip}",
+            hint="run the same command again, with fewer: --num-workers 1",
         ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
-def extract_clip(job: FrameJob) -> FrameResult:
-    """Writes all frames of a clip, unless its folder is there; a clip that can't be decoded is a result, no error."""
+def extract_clip(job: FrameJob) -> npt.NDArray[np.uint8]:
+    """Writes all frames of a clip, unless its folder is there; gives their number, the 8 bytes of an int64.
+
+    Raises: VideoError for a clip that can't be decoded.
+    """
     if job.folder.is_dir():
-        return FrameResult(job=job, num_frames=count_frames(job.folder))
+        return _as_bytes(count_frames(job.folder))
     growing = job.work_dir / f"{job.folder.name}-{os.getpid()}"
     shutil.rmtree(growing, ignore_errors=True)
     growing.mkdir(parents=True)
     try:
         num_frames = _write_frames(job.clip, growing)
-    except VideoError as error:
+    except VideoError:
         shutil.rmtree(growing, ignore_errors=True)
-        return FrameResult(job=job, num_frames=0, error=error.message)
+        raise
     if count_frames(growing) != num_frames:
         raise DatasetError(f"wrote {num_frames} frames of {job.clip} to {growing}, but they are not all there")
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     growing.replace(job.folder)
-    return FrameResult(job=job, num_frames=num_frames)
+    return _as_bytes(num_frames)
 
 
 def count_frames(folder: Path) -> int:
@@ -112,7 +114,5 @@ def _write_frames(clip: Path, folder: Path) -> int:
     return num_frames
 
 
-def _begin_worker(parent: int) -> None:
-    """Ctrl-C is the parent's business, and no worker outlives it, even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with(parent)
+def _as_bytes(count: int) -> npt.NDArray[np.uint8]:
+    return np.array([count], dtype=_COUNT).view(np.uint8)

@@ -212,7 +212,7 @@ def _outcome(function: Function, item: Any, slot: memoryview) -> tuple[int, ...]
         result = function(item)
         np.copyto(np.frombuffer(slot, np.uint8, count=result.size, offset=_NOTE_BYTES), result.reshape(-1))
         return result.shape
-    except PpvError as error:
+    except (PpvError, OSError) as error:  # the system's errors say enough by themselves
         return error
     except Exception:
         return RuntimeError(f"a data worker failed:\n{traceback.format_exc()[-8000:]}")

@@ -22,7 +22,7 @@ Ppv = Callable[..., Any]
 Start = Callable[..., "subprocess.Popen[str]"]
 
 WANTED = [path for path in listed_paths() if path.startswith(("Surfing/", "HandstandPushups/")) and "_c01." in path]
-NUM_FRAMES = 60
+NUM_FRAMES = 120
 
 
 @pytest.fixture(scope="module")

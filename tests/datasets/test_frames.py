@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppvcli.datasets.frames import FrameJob, count_frames, extract_clip, extract_frames, frame_name
+from ppvcli.datasets.frames import FrameJob, count_frames, extract_frames, frame_name
+from ppvcli.errors import DatasetError
 from ppvcli.video.decoding import read_frames
 from ppvcli.video.render import write_video
 from tests.datasets.test_workers import is_alive
@@ -25,7 +28,7 @@ def _job(tmp_path: Path, name: str = "one", *, num_frames: int = 5) -> FrameJob:
 
 def test_frames_are_those_of_the_decoder_numbered_from_one(tmp_path: Path) -> None:
     job = _job(tmp_path, num_frames=300)  # more than are decoded at once
-    result = extract_clip(job)
+    (result,) = extract_frames([job], num_workers=1)
     assert (result.num_frames, result.error) == (300, None)
     assert sorted(path.name for path in job.folder.iterdir()) == [f"img_{i:05d}.jpg" for i in range(1, 301)]
     decoded = read_frames(job.clip, [0, 255, 256, 299]).astype(np.int16)
@@ -42,14 +45,14 @@ def test_folder_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
     job = _job(tmp_path)
     job.folder.mkdir(parents=True)
     (job.folder / frame_name(1)).write_bytes(b"kept")
-    assert extract_clip(job).num_frames == 1
+    assert [result.num_frames for result in extract_frames([job], num_workers=1)] == [1]
     assert (job.folder / frame_name(1)).read_bytes() == b"kept"
 
 
 def test_clip_that_cannot_be_decoded_is_a_result_and_leaves_no_folder(tmp_path: Path) -> None:
     job = _job(tmp_path)
     job.clip.write_bytes(b"no video at all" * 100)
-    result = extract_clip(job)
+    (result,) = extract_frames([job], num_workers=1)
     assert result.num_frames == 0
     assert str(job.clip) in str(result.error)
     assert not job.folder.exists()
@@ -57,10 +60,38 @@ def test_clip_that_cannot_be_decoded_is_a_result_and_leaves_no_folder(tmp_path: 
 
 
 def test_several_processes_do_all_clips(tmp_path: Path) -> None:
-    jobs = [_job(tmp_path, name, num_frames=n) for name, n in (("a", 3), ("b", 4), ("c", 5))]
-    results = {result.job.folder.name: result.num_frames for result in extract_frames(jobs, num_workers=2)}
-    assert results == {"a": 3, "b": 4, "c": 5}
-    assert [count_frames(job.folder) for job in jobs] == [3, 4, 5]
+    jobs = [_job(tmp_path, name, num_frames=n) for name, n in (("a", 3), ("b", 4), ("c", 5), ("d", 2))]
+    jobs[1].clip.write_bytes(b"no video at all" * 100)
+    results = list(extract_frames(jobs, num_workers=2))
+    assert [(result.job, result.num_frames) for result in results] == list(zip(jobs, (3, 0, 5, 2), strict=True))
+    assert str(jobs[1].clip) in str(results[1].error)
+    assert [job.folder.exists() and count_frames(job.folder) for job in jobs] == [3, False, 5, 2]
+
+
+def test_process_that_dies_is_an_error_that_names_its_clip(tmp_path: Path) -> None:
+    jobs = [_job(tmp_path, name, num_frames=300) for name in ("a", "b")]
+    results = extract_frames(jobs, num_workers=2)
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    if not children.exists():
+        pytest.skip("needs /proc")
+    killer = threading.Thread(target=_kill_a_child_that_writes, args=(children, jobs[0].work_dir))
+    killer.start()
+    with pytest.raises(DatasetError, match=r"was killed by SIGKILL while it read .*\.avi") as caught:
+        list(results)
+    killer.join()
+    assert "--num-workers 1" in str(caught.value.hint)
+
+
+def _kill_a_child_that_writes(children: Path, work_dir: Path) -> None:
+    """Folders under way end with the number of their process."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        for path in work_dir.glob("*-*"):
+            pid = path.name.rpartition("-")[2]
+            if pid in children.read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+                return
+        time.sleep(0.001)
 
 
 def test_full_disk_is_no_fault_of_the_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +104,13 @@ def test_full_disk_is_no_fault_of_the_clip(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="No space"):
         list(extract_frames([job], num_workers=1))
     assert not job.folder.exists()
+
+
+def test_error_of_the_system_comes_through_from_a_process(tmp_path: Path) -> None:
+    jobs = [_job(tmp_path, name) for name in ("a", "b")]
+    (tmp_path / "work").write_bytes(b"a file where the folders are to grow")
+    with pytest.raises(OSError, match="work"):
+        list(extract_frames(jobs, num_workers=2))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +138,7 @@ def test_processes_are_not_left_behind(tmp_path: Path) -> None:
     if not children.exists():
         pytest.skip("needs /proc")
     commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children.read_text().split()]
-    assert not [command for command in commands if "spawn_main" in command]
+    assert not [command for command in commands if "datasets.workers" in command]
 
 
 PARENT = """
@@ -108,24 +146,21 @@ import sys
 from pathlib import Path
 from ppvcli.datasets.frames import FrameJob, extract_frames
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    jobs = [FrameJob(clip=folder / "one.avi", folder=folder / f"{i}", work_dir=folder / "work") for i in range(9999)]
-    for result in extract_frames(jobs, num_workers=2):
-        print(result.num_frames, flush=True)
+folder = Path(sys.argv[1])
+jobs = [FrameJob(clip=folder / "one.avi", folder=folder / f"{i}", work_dir=folder / "work") for i in range(9999)]
+for result in extract_frames(jobs, num_workers=2):
+    print(result.num_frames, flush=True)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_killed_extraction_leaves_no_process_behind(tmp_path: Path) -> None:
     _job(tmp_path)
-    script = tmp_path / "extract.py"  # spawned processes want a file
-    script.write_text(PARENT, encoding="utf-8")
-    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE)
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     assert parent.stdout.readline() == b"5\n"
     pids = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
-    workers = [pid for pid in pids if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    workers = [pid for pid in pids if "datasets.workers" in Path(f"/proc/{pid}/cmdline").read_text()]
     assert len(workers) == 2
     parent.kill()
     end = time.monotonic() + 15
