@@ -1,13 +1,15 @@
 """What 16 frames of a video cost as 224x224 crops, in `ppv` and in other libraries, with one thread each.
 
-    python tests/benchmarks/decode.py --rounds 9
+    python tests/benchmarks/decode.py --rounds 9            # the tables of docs/concepts/decoding.md
+    python tests/benchmarks/decode.py --rounds 9 FILE...    # a row for each of these files
 
-Table 1: CPU milliseconds per clip, and the ratio other / ppv, the median of pairs of runs that follow each other.
-`box`: the other library's frames go through our own resize and crop, so that decoding alone differs; `whole`: they are
-scaled as a whole with Pillow and then cropped, as the reference does. Table 2: videos per second of two processes.
+Table 1: CPU milliseconds per clip, and the ratio other / ppv, the median of pairs of runs that follow each other; over
+several clips the median of theirs, with the lowest and the highest. `whole`: the other library's frames are scaled as a
+whole with Pillow and then cropped, as the reference does; `box`: they go through our own resize and crop, so that
+decoding alone differs. Table 2: videos per second of two processes.
 
-Sources are the clips of ../shared/data where that is present, else rendered ones. The H.264 files are encoded from one
-of them, enlarged and with the grain of a camera, once, into --folder (a minute or two).
+The H.264 files are the four Kinetics clips of ../shared/data (rendered ones where that is absent), scaled and encoded
+again with libx264's defaults but for the GOP, once, into --folder (ten minutes).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-from PIL import Image, ImageChops
+from PIL import Image
 
 from ppvcli.video.bench_worker import Request, Run, Worker
 from ppvcli.video.render import render_action, write_video
@@ -34,12 +36,12 @@ from ppvcli.video.render import render_action, write_video
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 NUM_SEGMENTS = 16
 NUM_FRAMES = 300
-GRAIN_LEVELS = 2.0
+KINETICS = ("R6llTwEh07w", "SOX5yA1l24A", "WUzgd7C1pWA", "mmaction2_demo")
 TIMEOUT_S = 120.0
 
 
-class Clip(NamedTuple):
-    """An H.264 file to encode, with libx264's defaults but for the GOP."""
+class Encoding(NamedTuple):
+    """Of the H.264 files of a row."""
 
     size_wh: tuple[int, int]
     gop: int
@@ -51,50 +53,53 @@ class Clip(NamedTuple):
         return f"H.264 {self.size_wh[1]}p GOP {self.gop}"
 
 
-CLIPS = (
-    Clip((340, 256), 12, 2.3),
-    Clip((340, 256), 30, 1.6),
-    Clip((340, 256), 250, 1.3),
-    Clip((1280, 720), 12, 2.3),
-    Clip((1280, 720), 30, 1.8),
-    Clip((1280, 720), 250, 1.6),
-    Clip((1920, 1080), 30, 1.6),
+ENCODINGS = (
+    Encoding((340, 256), 12, 2.3),
+    Encoding((340, 256), 30, 1.6),
+    Encoding((340, 256), 250, 1.3),
+    Encoding((1280, 720), 12, 2.3),
+    Encoding((1280, 720), 30, 1.8),
+    Encoding((1280, 720), 250, 1.6),
+    Encoding((1920, 1080), 30, 1.6),
 )
 XVID_BAR, THROUGHPUT_BAR = 1.5, 2.0
 
-RIVALS: tuple[tuple[str, str], ...] = (("decord", "box"), ("decord", "whole"), ("pyav", "box"), ("opencv", "box"))
+RIVALS: tuple[tuple[str, str], ...] = (("decord", "whole"), ("decord", "box"), ("pyav", "box"), ("opencv", "box"))
 
 
-def source_frames() -> Iterator[np.ndarray]:
-    """NUM_FRAMES pictures of one take, there and back again where it is too short."""
-    path = SHARED / "clips" / "R6llTwEh07w.mp4"
-    if path.is_file():
-        with av.open(str(path)) as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    else:
-        frames = list(render_action("walk", num_frames=100))
+def kinetics_clips(folder: Path) -> list[Path]:
+    """Files to encode again, or a rendered one of their kind."""
+    paths = [SHARED / "clips" / f"{name}.mp4" for name in KINETICS]
+    if all(path.is_file() for path in paths):
+        return paths
+    path = folder / "rendered.mp4"
+    if not path.exists():
+        images = [Image.fromarray(frame).resize((340, 256)) for frame in render_action("walk", num_frames=NUM_FRAMES)]
+        write_video(path, np.stack([np.asarray(image) for image in images]))
+    return [path]
+
+
+def encode(source: Path, encoding: Encoding, folder: Path) -> Path:
+    """NUM_FRAMES pictures of `source`, there and back again where it is too short."""
+    width, height = encoding.size_wh
+    path = folder / f"{source.stem}_{height}p_gop{encoding.gop}.mp4"
+    if path.exists():
+        return path
+    with av.open(str(source)) as container:
+        frames = [
+            frame.reformat(width, height, "yuv420p", interpolation="BICUBIC") for frame in container.decode(video=0)
+        ]
     there_and_back = frames + frames[-2:0:-1]
-    for index in range(NUM_FRAMES):
-        yield there_and_back[index % len(there_and_back)]
-
-
-def encode(path: Path, clip: Clip) -> None:
-    width, height = clip.size_wh
-    rng = np.random.default_rng(0)
-    grain = Image.fromarray(rng.normal(128.5, GRAIN_LEVELS, size=(height + 64, width + 64)).astype(np.uint8))
-    grain = grain.convert("RGB")
     partial = path.with_name(f"partial_{path.name}")
     with av.open(str(partial), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={"g": str(clip.gop)})
+        stream = container.add_stream("libx264", rate=30, options={"g": str(encoding.gop)})
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for frame in source_frames():
-            image = Image.fromarray(frame).resize(clip.size_wh, Image.Resampling.BICUBIC)
-            x, y = rng.integers(0, 64, size=2).tolist()
-            image = ImageChops.add(image, grain.crop((x, y, x + width, y + height)), offset=-128)
-            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        for index in range(NUM_FRAMES):
+            planes = there_and_back[index % len(there_and_back)].to_ndarray()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(stream.encode())
-    partial.replace(path)
+    return partial.replace(path)
 
 
 def xvid_clips(folder: Path) -> list[Path]:
@@ -124,7 +129,7 @@ def paired_runs(path: Path, workers: dict[str, Worker], *, rounds: int) -> dict[
     return runs
 
 
-def compare(name: str, paths: list[Path], workers: dict[str, Worker], *, bar: float, rounds: int) -> None:
+def compare(name: str, paths: list[Path], workers: dict[str, Worker], *, bar: float | None, rounds: int) -> None:
     """One line of table 1: medians over the files of the medians over the rounds."""
     own_ms: list[float] = []
     other_ms: dict[tuple[str, str], list[float]] = {rival: [] for rival in RIVALS}
@@ -137,8 +142,11 @@ def compare(name: str, paths: list[Path], workers: dict[str, Worker], *, bar: fl
             other = [run.cpu_ms for run in runs[rival]]
             other_ms[rival].append(statistics.median(other))
             ratios[rival].append(statistics.median(b / a for a, b in zip(own, other, strict=True)))
-    cells = [f"{statistics.median(other_ms[rival]):.1f} ({statistics.median(ratios[rival]):.2f}x)" for rival in RIVALS]
-    print(f"| {name} | {statistics.median(own_ms):.1f} | {' | '.join(cells)} | {bar}x |", flush=True)
+    cells = [name, f"{statistics.median(own_ms):.1f}"]
+    for rival in RIVALS:
+        span = f", {min(ratios[rival]):.2f} to {max(ratios[rival]):.2f}" if len(paths) > 1 else ""
+        cells.append(f"{statistics.median(other_ms[rival]):.1f} ({statistics.median(ratios[rival]):.2f}x{span})")
+    print(f"| {' | '.join(cells)} | {f'{bar}x' if bar else ''} |", flush=True)
 
 
 def videos_per_s(workers: list[Worker], paths: list[Path], crops: str) -> float:
@@ -189,8 +197,24 @@ def compare_throughput(paths: list[Path], folder: Path, *, rounds: int) -> None:
         print(f"| {lib} ({crops}) | {statistics.median(speeds[lib, crops]):.0f} | {ratio:.2f}x | {THROUGHPUT_BAR}x |")
 
 
+def rows(args: argparse.Namespace) -> Iterator[tuple[str, list[Path], float | None]]:
+    """Name, files and bar of each line of table 1."""
+    for path in args.files:
+        yield path.name, [path], None
+    if args.files:
+        return
+    clips = xvid_clips(args.folder)
+    spread = clips[:: -(-len(clips) // args.xvid)]
+    yield f"XviD 240p ({len(spread)} clips)", spread, XVID_BAR
+    for encoding in ENCODINGS:
+        name = f"H.264 {encoding.size_wh[1]}p GOP {encoding.gop}"
+        if args.only in name:
+            yield name, [encode(source, encoding, args.folder) for source in kinetics_clips(args.folder)], encoding.bar
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--xvid", type=int, default=12, help="XviD clips in table 1, spread over those there are")
     parser.add_argument(
@@ -199,14 +223,6 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "ppv-decode-clips")
     args = parser.parse_args()
     args.folder.mkdir(exist_ok=True)
-    xvid = xvid_clips(args.folder)
-    spread = xvid[:: -(-len(xvid) // args.xvid)]
-    rows: list[tuple[str, list[Path], float]] = [(f"XviD 240p ({len(spread)} clips)", spread, XVID_BAR)]
-    for clip in CLIPS:
-        path = args.folder / f"h264_{clip.size_wh[1]}p_gop{clip.gop}.mp4"
-        rows.append((clip.name, [path], clip.bar))
-        if args.only in clip.name and not path.exists():
-            encode(path, clip)
     with ExitStack() as stack:
         libs = ("ppv", *dict(RIVALS))
         workers = {lib: stack.enter_context(Worker(lib, log_dir=args.folder, timeout_s=TIMEOUT_S)) for lib in libs}
@@ -214,11 +230,11 @@ def main() -> None:
         print(f"{date.today()}: {versions}; {args.rounds} rounds; CPU ms per clip of {NUM_SEGMENTS} frames\n")
         heads = [f"{lib} ({crops})" for lib, crops in RIVALS]
         print(f"| clip | ppv | {' | '.join(heads)} | bar |\n|{'---|' * (len(heads) + 3)}")
-        for name, paths, bar in rows:
+        for name, paths, bar in rows(args):
             if args.only in name:
                 compare(name, paths, workers, bar=bar, rounds=args.rounds)
-    if args.only in "two processes":
-        compare_throughput(xvid, args.folder, rounds=args.rounds)
+    if args.only in "two processes" and not args.files:
+        compare_throughput(xvid_clips(args.folder), args.folder, rounds=args.rounds)
 
 
 if __name__ == "__main__":
