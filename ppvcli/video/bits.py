@@ -10,7 +10,7 @@ import numpy.typing as npt
 Rows = npt.NDArray[np.int64]
 
 HEADER_BYTES = 96
-"""How much of a slice `HeaderRows` looks at; a longer header counts as damaged."""
+"""How much of a slice `HeaderRows` looks at if nothing else is said; a longer header counts as damaged."""
 
 
 class BitsEndError(Exception):
@@ -56,12 +56,13 @@ class HeaderRows:
     Nothing raises: a header that is too long, or holds a number no sane stream has, is marked in `bad`.
     """
 
-    def __init__(self, headers: Sequence[bytes]) -> None:
-        """`headers` are without emulation prevention bytes; only their first `HEADER_BYTES` are looked at."""
-        self._limits = np.array([min(len(header), HEADER_BYTES) * 8 for header in headers], dtype=np.int64)
-        buffer = b"".join([header[:HEADER_BYTES].ljust(HEADER_BYTES, b"\0") for header in headers]) + bytes(8)
-        self._words = np.ndarray((len(headers) * HEADER_BYTES,), dtype=">u8", buffer=buffer, strides=(1,))
-        self._offsets = np.arange(len(headers), dtype=np.int64) * HEADER_BYTES
+    def __init__(self, headers: Sequence[bytes], *, num_bytes: int = HEADER_BYTES) -> None:
+        """`headers` are without emulation prevention bytes; only their first `num_bytes` are looked at."""
+        self._num_bytes = num_bytes
+        self._limits = np.array([min(len(header), num_bytes) * 8 for header in headers], dtype=np.int64)
+        buffer = b"".join([header[:num_bytes].ljust(num_bytes, b"\0") for header in headers]) + bytes(8)
+        self._words = np.ndarray((len(headers) * num_bytes,), dtype=">u8", buffer=buffer, strides=(1,))
+        self._offsets = np.arange(len(headers), dtype=np.int64) * num_bytes
         self._positions = np.zeros(len(headers), dtype=np.int64)
         self.all: Rows = np.arange(len(headers), dtype=np.int64)
         self._bad = np.zeros(len(headers), dtype=bool)
@@ -74,6 +75,10 @@ class HeaderRows:
     def mark_bad(self, rows: Rows) -> None:
         """Rejects headers for what they hold."""
         self._bad[rows] = True
+
+    def skip(self, rows: Rows, num_bits: npt.NDArray[np.int64]) -> None:
+        """Passes over any number of bits."""
+        self._positions[rows] += num_bits
 
     def u(self, rows: Rows, num_bits: npt.NDArray[np.int64] | int) -> npt.NDArray[np.int64]:
         """Unsigned numbers of `num_bits` (up to 32; one width, or one for each row)."""
@@ -108,5 +113,5 @@ class HeaderRows:
     def _windows(self, rows: Rows) -> npt.NDArray[np.uint64]:
         """The bits from the position of each row on: at least 57 of them, at the top of a number of 64 bits."""
         positions = self._positions[rows]
-        places = self._offsets[rows] + np.minimum(positions >> 3, HEADER_BYTES - 1)
+        places = self._offsets[rows] + np.minimum(positions >> 3, self._num_bytes - 1)
         return self._words[places].astype(np.uint64) << (positions & 7).astype(np.uint64)

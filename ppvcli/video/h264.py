@@ -44,7 +44,7 @@ class H264Scan:
         self._is_recovery.append(False)
         whole = None if self._length_bytes else bytes(data)
         num_pictures = 0
-        for start, end in self._units_by_length(data) if whole is None else _units_by_start_code(whole):
+        for start, end in self._units_by_length(data) if whole is None else units_by_start_code(whole):
             kind = data[start] & 0x1F
             if kind in (SLICE, IDR_SLICE):
                 if end - start < 3 or data[start] & 0x80:
@@ -53,7 +53,7 @@ class H264Scan:
                     num_pictures += 1
                 elif not num_pictures:
                     raise UntrustedError("a picture without its first slice")
-                self._headers.append(_unescaped(bytes(data[start + 1 : min(end, start + 1 + HEADER_BYTES)])))
+                self._headers.append(unescaped(bytes(data[start + 1 : min(end, start + 1 + HEADER_BYTES)])))
                 self._unit_bytes.append(data[start])
                 self._slice_packets.append(packet)
             elif kind == SEI:
@@ -84,7 +84,7 @@ class H264Scan:
 
     def _read_extradata(self, extradata: bytes) -> None:
         if extradata[0] != 1:
-            for start, end in _units_by_start_code(extradata):
+            for start, end in units_by_start_code(extradata):
                 self._take_parameters(extradata[start:end])
             return
         self._length_bytes = (extradata[4] & 3) + 1 if len(extradata) > 6 else 0
@@ -108,7 +108,8 @@ class H264Scan:
         while place < size:
             start = place + width
             place = start + int.from_bytes(data[place:start], "big")
-            if place > size or place < start + 2:
+            # FFmpeg takes a start code for the beginning of another unit, here too
+            if place > size or place < start + 2 or b"\0\0\1" in bytes(data[start:place]):
                 raise UntrustedError("lengths that don't add up")
             units.append((start, place))
         return units
@@ -120,13 +121,13 @@ class H264Scan:
         try:
             if unit[0] & 0x1F == SPS:
                 if self._sps is None:
-                    self._sps, self._parameters = unit, parse_sps(_unescaped(unit[1:]))
+                    self._sps, self._parameters = unit, parse_sps(unescaped(unit[1:]))
                 elif self._sps != unit:
                     raise UntrustedError("parameters that change")
             elif unit[0] & 0x1F == PPS and unit not in self._pps:
                 if self._headers:
                     raise UntrustedError("parameters that change")
-                self._pps[unit] = parse_pps(_unescaped(unit[1:]))
+                self._pps[unit] = parse_pps(unescaped(unit[1:]))
         except BitsEndError as error:
             raise UntrustedError("a damaged parameter set") from error
 
@@ -189,7 +190,7 @@ class H264Scan:
         )
 
 
-def _units_by_start_code(data: bytes) -> list[tuple[int, int]]:
+def units_by_start_code(data: bytes) -> list[tuple[int, int]]:
     units = []
     start = data.find(b"\0\0\1")
     if start < 0 or data[:start].strip(b"\0"):
@@ -207,7 +208,7 @@ def _units_by_start_code(data: bytes) -> list[tuple[int, int]]:
     return units
 
 
-def _unescaped(data: bytes) -> bytes:
+def unescaped(data: bytes) -> bytes:
     """The payload without emulation prevention bytes. Raises: UntrustedError for what must not be in a unit."""
     if b"\0\0" not in data:
         return data

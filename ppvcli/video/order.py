@@ -14,6 +14,17 @@ class UntrustedError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockEnds:
+    """Where the coded data of pictures end, for a decoder that does not notice when they end early."""
+
+    block_size: int
+    last_blocks: list[tuple[tuple[int, int], ...]]
+    """(left, top) of the last block of each slice, for every picture."""
+    last_use: npt.NDArray[np.int64]
+    """int64 [N]: the last picture in the order of decoding that depends on this one, or itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CodedOrder:
     """The coded pictures of a stream in the order of decoding; each yields exactly one frame."""
 
@@ -33,6 +44,13 @@ class CodedOrder:
     """A damaged picture may change any that is decoded later, also after a start: none before may be left out."""
     hides_loss: bool = False
     """A damaged reference may swallow another picture, which only decoding all references brings to light."""
+    restarts: bool = False
+    """A picture's place in the order follows from the pictures before it: where they are left out, the decoder begins
+    anew with the next start."""
+    unshown: frozenset[int] = frozenset()
+    """Packets whose picture becomes no frame."""
+    ends: BlockEnds | None = None
+    """None where the decoder notices itself what is missing."""
 
     @property
     def num_frames(self) -> int:

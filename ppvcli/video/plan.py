@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ppvcli.video.container import open_stream
+from ppvcli.video.early_ends import EarlyEnds
 from ppvcli.video.limits import Watch
-from ppvcli.video.order import CodedOrder, UntrustedError
+from ppvcli.video.order import UntrustedError
 from ppvcli.video.scan import StreamPlan, checked_packets, make_plan
 from ppvcli.video.sequential import (
     Choose,
@@ -181,29 +182,43 @@ def _decode(
     needed = plan.needed(wanted)
     expected = iter(np.sort(plan.order.ranks[needed]).tolist())
     targets = set(wanted.tolist())
+    ends = EarlyEnds(plan.order)
     try:
-        for packet in itertools.chain(_pictures(packets, plan.order, needed), [None]):
+        for packet in itertools.chain(_pictures(packets, plan, needed), [None]):
             watch.check_time()
             for frame in decoder.decode(packet):
                 watch.check_size(frame.width, frame.height)
                 if frame.pts != next(expected, None) or frame.is_corrupt:
                     raise UntrustedError("frames are not what the headers promise")
+                ends.check(frame)
                 if frame.pts in targets:
                     yield frame
+            if packet is None:
+                decoder.flush_buffers()
+            ends.release(packet)
     except av.error.FFmpegError as error:
         raise UntrustedError("decoding failed") from error
     if next(expected, None) is not None:
         raise UntrustedError("frames are missing")
 
 
-def _pictures(packets: Iterable[av.Packet], order: CodedOrder, needed: npt.NDArray[np.int64]) -> Iterator[av.Packet]:
-    """The needed pictures as packets of their own; the time of each is the number of its frame."""
+def _pictures(
+    packets: Iterable[av.Packet], plan: StreamPlan, needed: npt.NDArray[np.int64]
+) -> Iterator[av.Packet | None]:
+    """The needed pictures as packets of their own, None where the decoder is to give all it has and to begin anew.
+
+    The time of each is the number of its frame.
+    """
     numbered = enumerate(packets)
     number = -1
     whole: av.Packet | None = None
+    order = plan.order
+    restarts = set(needed[plan.restarts(needed)].tolist())
     for picture, place, rank in zip(
         needed.tolist(), order.packets[needed].tolist(), order.ranks[needed].tolist(), strict=True
     ):
+        if picture in restarts:
+            yield None
         while number < place:
             number, whole = next(numbered, (place, None))
         if whole is None:

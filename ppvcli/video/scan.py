@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ppvcli.video.h264 import H264Scan
+from ppvcli.video.hevc import HevcScan
 from ppvcli.video.limits import Watch
 from ppvcli.video.mjpeg import MjpegScan
 from ppvcli.video.mpeg4 import Mpeg4Scan
@@ -25,6 +26,7 @@ KEPT_PACKET_BYTES = 128 << 20
 
 SCANS: dict[str, Callable[[av.VideoCodecContext], HeaderScan]] = {
     "h264": lambda codec: H264Scan(codec.extradata),
+    "hevc": lambda codec: HevcScan(codec.extradata),
     "mpeg4": lambda codec: Mpeg4Scan(codec.extradata),
     "mjpeg": lambda codec: MjpegScan(codec.extradata, height=codec.height),
 }
@@ -64,9 +66,18 @@ class StreamPlan:
             while ranks[starts[place]] > ranks[picture]:  # shown before the start: it depends on the one before
                 place -= 1
             start = starts[place]
-            wanted[start:picture] |= is_reference[start:picture]
+            wanted[start:picture] |= is_reference[start:picture] & (ranks[start:picture] >= ranks[start])
             wanted[picture] = True
         return np.flatnonzero(wanted)
+
+    def restarts(self, needed: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """bool [N]: whether a decoder that gets the pictures `needed` is emptied before this one, a start, so that it
+        begins anew: where no picture from there on is shown before it."""
+        ranks = self.order.ranks[needed]
+        first_shown = np.minimum.accumulate(ranks[::-1])[::-1]
+        is_restart = self.order.is_start[needed] & (ranks == first_shown) & self.order.restarts
+        is_restart[:1] = False
+        return is_restart
 
     def shares(self, frames: npt.NDArray[np.int64], *, most: int) -> list[npt.NDArray[np.int64]]:
         """`frames` (ascending) in up to `most` runs, as many as can be decoded apart with little decoded twice."""
@@ -98,8 +109,9 @@ def make_plan(container: av.container.InputContainer, stream: av.VideoStream, *,
     rate = stream.average_rate or stream.guessed_rate
     frame_s = float(1 / rate) if rate else 0.0
     duration_s = order.num_frames * frame_s
-    known = [time for time in times if time is not None]
-    if len(known) == len(times) and stream.time_base:
+    shown = [time for packet, time in enumerate(times) if packet not in order.unshown]
+    known = [time for time in shown if time is not None]
+    if len(known) == len(shown) and stream.time_base:
         duration_s = float((max(known) - min(known)) * stream.time_base) + frame_s
     return StreamPlan(order=order, packets=kept, duration_s=duration_s)
 

@@ -127,6 +127,24 @@ def _with_times(times: Callable[[list[int]], Sequence[int]]) -> Callable[[Path],
     return lambda path: _rewrite(path, change)
 
 
+def _begin_with_open_gop(path: Path) -> None:
+    """Leaves out all before the first CRA picture: the pictures before it in the order of output lose references."""
+
+    def change(source: Path, target: Path) -> None:
+        with av.open(str(source)) as old, av.open(str(target), "w") as new:
+            stream = old.streams.video[0]
+            copy = new.add_stream_from_template(stream)
+            packets = [packet for packet in old.demux(stream) if packet.size]
+            kinds = [bytes(packet)[4] >> 1 for packet in packets]
+            first = kinds.index(21)
+            assert kinds[first + 1] in (8, 9)
+            for packet in packets[first:]:
+                packet.stream = copy
+                new.mux(packet)
+
+    _rewrite(path, change)
+
+
 def _swap_nearest(times: list[int]) -> list[int]:
     return [times[place ^ 1] if place ^ 1 < len(times) else times[place] for place in range(len(times))]
 
@@ -241,7 +259,16 @@ def _x264(**params: object) -> dict[str, str]:
     return {"x264-params": text, "preset": "veryfast"}
 
 
-_X265 = {"x265-params": "log-level=none:keyint=10:bframes=3"}
+def x265(**params: object) -> dict[str, str]:
+    """The options of libx265 for these of its own."""
+    text = "".join(f":{name.replace('_', '-')}={value}" for name, value in params.items())
+    return {"x265-params": f"log-level=none{text}", "preset": "veryfast"}
+
+
+_OPEN_GOP = x265(keyint=10, bframes=3)
+_SLICES = x265(keyint=12, slices=3, ctu=16)
+_WAVEFRONTS = x265(keyint=12, wpp=1, pools=2, ctu=16)
+_HEADERS = x265(keyint=10, repeat_headers=1, aud=1, hrd=1, hash=1, vbv_bufsize=500, vbv_maxrate=500)
 _AV1 = {"preset": "10", "crf": "40", "g": "12"}
 _VP9 = {"deadline": "realtime", "cpu-used": "8"}
 _FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
@@ -329,9 +356,62 @@ ROWS = {
         Row(name="mjpeg.mkv", codec="mjpeg", pixel_format="yuvj444p", size=(67, 51), planned=True),
         Row(name="mjpeg_cut.avi", codec="mjpeg", pixel_format="yuvj420p", rework=_cut_off(0.7), planned=None),
         Row(name="mjpeg_fields.avi", codec="mjpeg", pixel_format="yuvj420p", rework=_double_height),
+        # HEVC, kinds of coding
+        Row(name="hevc_intra.mp4", codec="libx265", options=x265(keyint=1), planned=True),
+        Row(name="hevc_250.mp4", codec="libx265", options=x265(keyint=250), planned=True),
+        Row(name="hevc_open_gop.mp4", codec="libx265", options=_OPEN_GOP, planned=True),
+        Row(name="hevc_closed_gop.mp4", codec="libx265", options=x265(keyint=10, open_gop=0), planned=True),
+        Row(
+            name="hevc_leading.mp4",
+            codec="libx265",
+            options=x265(keyint=10, min_keyint=10, open_gop=0, radl=2, bframes=3, b_adapt=0),
+            planned=True,
+        ),
+        Row(name="hevc_short_gop.mp4", codec="libx265", options=x265(keyint=3, min_keyint=1, b_adapt=0), planned=True),
+        Row(name="hevc_no_b.mp4", codec="libx265", options=x265(keyint=12, bframes=0), planned=True),
+        Row(
+            name="hevc_refs.mp4",
+            codec="libx265",
+            options=x265(keyint=20, ref=5, bframes=6, b_adapt=0, weightb=1),
+            planned=True,
+        ),
+        Row(name="hevc_slices.mp4", codec="libx265", options=_SLICES, size=(96, 80), planned=True),
+        Row(name="hevc_rows.mp4", codec="libx265", options=_WAVEFRONTS, size=(96, 80), planned=True),
+        Row(name="hevc_layers.mp4", codec="libx265", options=x265(keyint=12, temporal_layers=1), planned=True),
+        Row(name="hevc_headers.mp4", codec="libx265", options=_HEADERS, planned=True),
+        Row(name="hevc_refresh.mp4", codec="libx265", options=x265(intra_refresh=1, keyint=10), planned=None),
+        Row(name="hevc_lossless.mp4", codec="libx265", options=x265(keyint=12, lossless=1), planned=True),
+        Row(
+            name="hevc_tools.mp4",
+            codec="libx265",
+            options=x265(keyint=12, scaling_list="default", deblock="2,-1", tskip=1, cbqpoffs=2, temporal_mvp=0),
+            planned=True,
+        ),
+        Row(name="hevc_wrapping.mp4", codec="libx265", options=x265(log2_max_poc_lsb=4, scenecut=0), planned=True),
+        Row(name="hevc_422.mp4", codec="libx265", options=x265(keyint=12), pixel_format="yuv422p", planned=True),
+        Row(name="hevc_444.mp4", codec="libx265", options=x265(keyint=12), pixel_format="yuv444p", planned=True),
+        Row(name="hevc_10bit.mp4", codec="libx265", options=x265(keyint=12), pixel_format="yuv420p10le", planned=True),
+        Row(name="hevc_gray.mp4", codec="libx265", options=x265(keyint=12), pixel_format="gray", planned=True),
+        Row(name="hevc_cropped.mp4", codec="libx265", options=x265(keyint=12), size=(70, 54), planned=True),
+        Row(name="hevc_interlaced.mp4", codec="libx265", options=x265(keyint=12, interlace="tff")),
+        Row(name="hevc_recovery.mp4", codec="libx265", options=x265(keyint=10, idr_recovery_sei=1), planned=True),
+        # HEVC, containers, times and damage
+        Row(name="hevc.mp4", codec="libx265", options=_OPEN_GOP, planned=True),
+        Row(name="hevc.mkv", codec="libx265", options=_OPEN_GOP, planned=True),
+        Row(name="hevc.mov", codec="libx265", options=_OPEN_GOP, planned=True),
+        Row(name="hevc.ts", codec="libx265", options=_OPEN_GOP, planned=True),
+        Row(name="hevc.hevc", codec="libx265", options=_OPEN_GOP, planned=True),
+        Row(name="hevc_fragments.mp4", codec="libx265", options=_OPEN_GOP, container_options=_FRAGMENTS, planned=True),
+        Row(name="hevc_trimmed.mp4", codec="libx265", options=_OPEN_GOP, rework=_trim),
+        Row(name="hevc_late.mp4", codec="libx265", options=_OPEN_GOP, rework=_start_late, planned=True),
+        Row(
+            name="hevc_repeated.mkv", codec="libx265", options=_OPEN_GOP, rework=_with_times(_repeat_some), planned=True
+        ),
+        Row(name="hevc_rotated.mp4", codec="libx265", options=_OPEN_GOP, rework=_rotate, planned=True),
+        Row(name="hevc_begun.mkv", codec="libx265", options=_OPEN_GOP, rework=_begin_with_open_gop, planned=None),
+        Row(name="hevc_cut.mkv", codec="libx265", options=_OPEN_GOP, rework=_cut_off(0.7), planned=None),
+        Row(name="hevc_two_sizes.ts", codec="libx265", options=_HEADERS, rework=_append_larger("libx265")),
         # all others
-        Row(name="hevc.mp4", codec="libx265", options=_X265),
-        Row(name="hevc.mkv", codec="libx265", options=_X265),
         Row(name="vp8.webm", codec="libvpx", options={"g": "12", "auto-alt-ref": "1", "lag-in-frames": "12"}),
         Row(name="vp9.webm", codec="libvpx-vp9", options={**_VP9, "g": "12"}),
         Row(

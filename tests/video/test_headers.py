@@ -101,6 +101,16 @@ def test_stream_with_a_lost_or_odd_packet_is_not_trusted(name: str, change: str,
         scan(changed)
 
 
+def test_start_code_inside_of_a_unit_that_has_a_length_is_refused(tmp_path: Path) -> None:
+    with av.open(str(ROWS["h264_12.mp4"].write(tmp_path))) as container:
+        codec = container.streams.video[0].codec_context
+        packet = bytearray(next(container.demux(video=0)))
+    SCANS["h264"](codec).feed(memoryview(packet))
+    packet[-5:-2] = b"\0\0\1"  # FFmpeg would take what follows for another unit
+    with pytest.raises(UntrustedError, match="lengths"):
+        SCANS["h264"](codec).feed(memoryview(packet))
+
+
 def _segment(kind: int, body: bytes) -> bytes:
     return bytes((0xFF, kind)) + (len(body) + 2).to_bytes(2, "big") + body
 

@@ -1,0 +1,222 @@
+"""HEVC: what the headers of all packets say of the order of frames, without decoding.
+
+Every slice header of the stream is parsed to its end, and the set of pictures that it tells the decoder to keep is
+followed through the stream as the decoder would: no picture may be missing from it, none may be shown out of order.
+A key picture is a start if none of these sets reaches back over it.
+
+Source: ITU-T H.265 (08/2021), 7.3.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+
+from ppvcli.video.bits import HEADER_BYTES, BitsEndError, HeaderRows
+from ppvcli.video.h264 import unescaped, units_by_start_code
+from ppvcli.video.hevc_order import Pictures, coded_order
+from ppvcli.video.hevc_parameters import PictureParameters, SequenceParameters, parse_pps, parse_sps, parse_vps
+from ppvcli.video.hevc_slices import CRA, IDR, SliceHeaders, parse_slice_headers
+from ppvcli.video.order import CodedOrder, UntrustedError
+
+SLICES = (*range(10), *IDR, CRA)
+VPS, SPS, PPS, DELIMITER, FILLER, PREFIX_SEI, SUFFIX_SEI, DOLBY_VISION = 32, 33, 34, 35, 38, 39, 40, 62
+ROW_BYTES = 4
+"""What a slice header needs at most to say where a row of blocks begins, if it does."""
+_SLICE_CHUNK = 4096
+
+SEI_FRAME_TIMING, SEI_REGISTERED = 1, 4
+HARMLESS_SEI = {0, SEI_FRAME_TIMING, SEI_REGISTERED, 5, 6, 45, 128, 129, 130, 132, 136, 137, 144, 148}
+"""Kinds of messages that change no pixel and no order: times, users' data, hashes, brightness; and points to recover
+from, which FFmpeg heeds only where a stream does not begin with a key picture."""
+HARMLESS_REGISTERED = (b"\xb5\x00\x3c", b"\xb5\x00\x31")
+"""Beginnings of registered messages: brightness (HDR10+), captions."""
+
+
+class HevcScan:
+    """A `HeaderScan` of HEVC, with lengths (mp4, mkv) or start codes (ts) before its units."""
+
+    def __init__(self, extradata: bytes | None) -> None:
+        self._length_bytes = 0
+        self._parameter_units: dict[int, set[bytes]] = {VPS: set(), SPS: set(), PPS: set()}
+        self._vps: tuple[int, int] | None = None
+        self._sps: SequenceParameters | None = None
+        self._pps: dict[int, PictureParameters] = {}
+        self._header_bytes = HEADER_BYTES
+        self._headers: list[bytes] = []
+        self._unit_bytes: list[tuple[int, int]] = []
+        """The kind of each slice's unit, and its layer in time."""
+        self._slice_packets: list[int] = []
+        self._num_packets = 0
+        if extradata:
+            self._read_extradata(extradata)
+
+    def feed(self, data: memoryview) -> None:
+        whole = bytes(data)
+        num_pictures = 0
+        for start, end in self._units_by_length(whole) if self._length_bytes else units_by_start_code(whole):
+            if end - start < 3:
+                raise UntrustedError("a damaged unit")
+            kind = _unit_kind(whole[start : start + 2])
+            if kind in SLICES:
+                num_pictures += whole[start + 2 : start + 3] >= b"\x80"
+                if not num_pictures:
+                    raise UntrustedError("a picture without its first slice")
+                header = unescaped(whole[start + 2 : min(end, start + 2 + self._header_bytes)])
+                # a whole unit has at least one byte more than its header
+                self._headers.append(header.rstrip(b"\0")[:-1] if end - start - 2 <= self._header_bytes else header)
+                self._unit_bytes.append((kind, whole[start + 1] - 1))
+                self._slice_packets.append(self._num_packets)
+            else:
+                self._take_unit(kind, whole[start:end])
+        if num_pictures != 1:
+            raise UntrustedError(f"{num_pictures} pictures in a packet")
+        self._num_packets += 1
+
+    def finish(self) -> CodedOrder:
+        if self._sps is None or not self._headers:
+            raise UntrustedError("no parameter set")
+        packets, units = np.array(self._slice_packets), np.array(self._unit_bytes)
+        is_first = np.diff(packets, prepend=-1) > 0
+        chunks = range(0, len(packets), _SLICE_CHUNK)
+        parts = [self._parse_slices(slice(start, start + _SLICE_CHUNK), units=units) for start in chunks]
+        pps_ids, addresses, poc_lsb, distances, is_dependent, claims_first = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("pps_ids", "addresses", "poc_lsb", "distances", "is_dependent", "is_first")
+        )
+        poc_lsb = np.where(is_dependent, poc_lsb[is_first][packets], poc_lsb)
+        for values in (units[:, 0], units[:, 1], pps_ids, poc_lsb):
+            if (values != values[is_first][packets]).any():
+                raise UntrustedError("slices of one picture contradict each other")
+        if (claims_first != is_first).any() or (np.diff(addresses)[~is_first[1:]] <= 0).any():
+            raise UntrustedError("a picture without its first slice, or with slices out of order")
+        pictures = Pictures(
+            packets=packets[is_first],
+            kinds=units[is_first, 0],
+            layers=units[is_first, 1],
+            poc_lsb=poc_lsb[is_first],
+            distances=distances[is_first],
+            last_blocks=_last_blocks(addresses, is_first, sps=self._sps),
+        )
+        return coded_order(pictures.without_skipped(), sps=self._sps, num_packets=self._num_packets)
+
+    def _read_extradata(self, extradata: bytes) -> None:
+        if len(extradata) < 23 or extradata[0] != 1:
+            for start, end in units_by_start_code(extradata):
+                self._take_unit(_unit_kind(extradata[start:end]), extradata[start:end])
+            return
+        self._length_bytes = (extradata[21] & 3) + 1
+        place = 23
+        for _ in range(extradata[22]):
+            kind, count = extradata[place : place + 1], int.from_bytes(extradata[place + 1 : place + 3], "big")
+            place += 3
+            for _ in range(count):
+                start, place = place + 2, place + 2 + int.from_bytes(extradata[place : place + 2], "big")
+                unit = extradata[start:place]
+                if place > len(extradata) or _unit_kind(unit) != kind[0] & 0x3F or b"\0\0\1" in unit:
+                    raise UntrustedError("a damaged header")
+                self._take_unit(kind[0] & 0x3F, unit)
+        if place != len(extradata):
+            raise UntrustedError("a damaged header")
+
+    def _units_by_length(self, data: bytes) -> list[tuple[int, int]]:
+        size, width = len(data), self._length_bytes
+        units = []
+        place = 0
+        while place < size:
+            start = place + width
+            place = start + int.from_bytes(data[place:start], "big")
+            # FFmpeg takes a start code for the beginning of another unit, here too
+            if place > size or place < start + 3 or data.find(b"\0\0\1", start, place) >= 0:
+                raise UntrustedError("lengths that don't add up")
+            units.append((start, place))
+        return units
+
+    def _take_unit(self, kind: int, unit: bytes) -> None:
+        """Takes what is no slice."""
+        if kind in (VPS, SPS, PPS):
+            self._take_parameters(kind, unit.rstrip(b"\0"))
+        elif kind in (PREFIX_SEI, SUFFIX_SEI):
+            self._check_messages(unit[2:].rstrip(b"\0").replace(b"\0\0\3", b"\0\0"), is_prefix=kind == PREFIX_SEI)
+        elif kind not in (DELIMITER, FILLER, DOLBY_VISION):
+            raise UntrustedError(f"a unit of kind {kind}")
+
+    def _take_parameters(self, kind: int, unit: bytes) -> None:
+        known = self._parameter_units[kind]
+        if unit in known:
+            return
+        if self._headers or (known and kind != PPS):
+            raise UntrustedError("parameters that change")
+        known.add(unit)
+        try:
+            if kind == VPS:
+                self._vps = parse_vps(unescaped(unit[2:]))
+            elif kind == SPS:
+                self._sps = parse_sps(unescaped(unit[2:]))
+                if self._vps is None or self._sps.vps_id != self._vps[0] or self._sps.num_sub_layers > self._vps[1]:
+                    raise UntrustedError("parameters that don't belong together")
+            else:
+                pps = parse_pps(unescaped(unit[2:]))
+                if pps.pps_id in self._pps or self._sps is None or pps.sps_id != self._sps.sps_id:
+                    raise UntrustedError("parameters that don't belong together")
+                self._pps[pps.pps_id] = pps
+                if pps.has_tiles or pps.has_wavefronts:
+                    self._header_bytes = HEADER_BYTES + ROW_BYTES * (self._sps.num_blocks // self._sps.num_columns)
+        except BitsEndError as error:
+            raise UntrustedError("a damaged parameter set") from error
+
+    def _check_messages(self, data: bytes, *, is_prefix: bool) -> None:
+        """Passes if no message changes how frames are shown."""
+        place = 0
+        while place < len(data) and data[place:] != b"\x80":
+            numbers = [0, 0]
+            for which in (0, 1):
+                while data[place : place + 1] == b"\xff":
+                    numbers[which] += 255
+                    place += 1
+                numbers[which] += data[place] if place < len(data) else 0
+                place += 1
+            kind, size = numbers
+            content = data[place : place + size]
+            place += size
+            if not is_prefix:
+                continue
+            if kind not in HARMLESS_SEI or len(content) != size:
+                raise UntrustedError(f"a message of kind {kind}")
+            if kind == SEI_REGISTERED and not content.startswith(HARMLESS_REGISTERED):
+                raise UntrustedError("a message that is not read here")
+            if kind == SEI_FRAME_TIMING and content[:1] >= b"\x10" and self._sps and self._sps.has_field_info:
+                raise UntrustedError("interlaced")
+
+    def _parse_slices(self, part: slice, *, units: npt.NDArray[np.int64]) -> SliceHeaders:
+        assert self._sps is not None
+        rows = HeaderRows(self._headers[part], num_bytes=self._header_bytes)
+        headers = parse_slice_headers(rows, kinds=units[part, 0], sps=self._sps, sets=self._pps)
+        if rows.bad.any():
+            raise UntrustedError("a damaged slice header")
+        return headers
+
+
+def _unit_kind(head: bytes) -> int:
+    """The kind of a unit. Raises: UntrustedError for another layer, and for what can't be a unit."""
+    if len(head) < 2 or head[0] & 0x81 or head[1] & 0xF8 or not head[1] & 7:
+        raise UntrustedError("several layers, or a damaged unit")
+    return head[0] >> 1
+
+
+def _last_blocks(
+    addresses: npt.NDArray[np.int64], is_first: npt.NDArray[np.bool_], *, sps: SequenceParameters
+) -> npt.NDArray[np.object_]:
+    """For each picture the (left, top) of the last block of each of its slices."""
+    numbers = (np.append(addresses[1:], 0) - 1) % sps.num_blocks  # the first slice of the next picture begins with 0
+    places = [
+        (number % sps.num_columns * sps.block_size, number // sps.num_columns * sps.block_size)
+        for number in numbers.tolist()
+    ]
+    bounds = [*np.flatnonzero(is_first).tolist(), len(places)]
+    pictures = np.empty(len(bounds) - 1, dtype=np.object_)
+    for number, (start, end) in enumerate(itertools.pairwise(bounds)):
+        pictures[number] = tuple(places[start:end])
+    return pictures
