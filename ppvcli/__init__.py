@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ppvcli.models.load import load_model
     from ppvcli.models.zoo import list_models
     from ppvcli.results import Prediction
-    from ppvcli.video.bench import bench_decode
+    from ppvcli.video.bench.run import bench_decode
     from ppvcli.video.decoding import read_frames
 
 __version__ = "0.1.0"
@@ -45,7 +45,7 @@ __all__ = [
 _HOMES = {
     "PpvError": "ppvcli.errors",
     "Prediction": "ppvcli.results",
-    "bench_decode": "ppvcli.video.bench",
+    "bench_decode": "ppvcli.video.bench.run",
     "download_weights": "ppvcli.api",
     "evaluate": "ppvcli.engine.evaluate",
     "export": "ppvcli.deploy.exporter",

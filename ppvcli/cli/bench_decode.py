@@ -31,7 +31,7 @@ TOTAL = "total"
 
 def complete_libs(incomplete: str) -> list[str]:
     """Names of libraries that go on with what was typed after the last comma."""
-    from ppvcli.video.bench_contestants import CONTESTANTS
+    from ppvcli.video.bench.contestants import CONTESTANTS
 
     before, comma, word = incomplete.rpartition(",")
     return [f"{before}{comma}{name}" for name in CONTESTANTS if name.startswith(word)]
@@ -76,8 +76,8 @@ def bench_decode(
 
     A table on a terminal; lines of tab-separated values under a line of names where the output goes elsewhere.
     """
-    from ppvcli.video.bench import bench_decode as run
-    from ppvcli.video.bench_plot import check_plot_path, plot_report
+    from ppvcli.video.bench.plot import check_plot_path, plot_report
+    from ppvcli.video.bench.run import bench_decode as run
 
     if plot is not None:
         check_plot_path(plot)

@@ -14,7 +14,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from ppvcli.video.order import CodedOrder, UntrustedError
+from ppvcli.video.headers.order import CodedOrder, UntrustedError
 
 NUM_PAINTED = 8
 """So many samples in the middle of a block are painted: black, white, black, ..."""

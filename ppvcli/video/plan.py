@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from ppvcli.video.container import open_stream
 from ppvcli.video.early_ends import EarlyEnds
+from ppvcli.video.headers.order import UntrustedError
 from ppvcli.video.limits import Watch
-from ppvcli.video.order import UntrustedError
 from ppvcli.video.scan import StreamPlan, checked_packets, make_plan
 from ppvcli.video.sequential import (
     Choose,

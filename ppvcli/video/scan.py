@@ -1,7 +1,7 @@
 """What the packets of a file say: all are demuxed once and their headers parsed, nothing is decoded.
 
 From this follow the number of frames, which packet becomes which frame, where decoding may start, and which packets
-nothing depends on; or that the headers (h264.py, mpeg4.py, mjpeg.py) leave a doubt.
+nothing depends on; or that the headers (headers/) leave a doubt.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 
-from ppvcli.video.h264 import H264Scan
-from ppvcli.video.hevc import HevcScan
+from ppvcli.video.headers.h264 import H264Scan
+from ppvcli.video.headers.hevc import HevcScan
+from ppvcli.video.headers.mjpeg import MjpegScan
+from ppvcli.video.headers.mpeg4 import Mpeg4Scan
+from ppvcli.video.headers.order import CodedOrder, HeaderScan, UntrustedError
 from ppvcli.video.limits import Watch
-from ppvcli.video.mjpeg import MjpegScan
-from ppvcli.video.mpeg4 import Mpeg4Scan
-from ppvcli.video.order import CodedOrder, HeaderScan, UntrustedError
 
 KEPT_PACKET_BYTES = 128 << 20
 """Packets stay in memory up to this many bytes; those of larger files are read again where they are needed."""

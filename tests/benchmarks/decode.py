@@ -30,7 +30,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from ppvcli.video.bench_worker import Request, Run, Worker
+from ppvcli.video.bench.worker import Request, Run, Worker
 from ppvcli.video.render import render_action, write_video
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -13,7 +13,7 @@ import pytest
 
 from ppvcli.cli import output
 from ppvcli.cli.bench_decode import COLUMNS, complete_libs
-from ppvcli.video.bench_corpus import CORPUS
+from ppvcli.video.bench.corpus import CORPUS
 from ppvcli.video.render import render_action, write_video
 
 Ppv = Callable[..., Any]
@@ -38,7 +38,7 @@ def _cells(stdout: str) -> list[dict[str, str]]:
 def test_command_of_the_issue_works_as_typed(ppv: Ppv, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("decord", reason="decord has no wheel for this platform")
     corpus = [replace(video, num_frames=6) for video in CORPUS[:3]]
-    monkeypatch.setattr("ppvcli.video.bench_corpus.CORPUS", corpus)
+    monkeypatch.setattr("ppvcli.video.bench.corpus.CORPUS", corpus)
     answer = ppv("bench-decode", "--libs", "opencv,decord,pyav")
     assert (answer.exit_code, answer.stderr) == (0, "")
     rows = _cells(answer.stdout)
@@ -169,7 +169,7 @@ def test_completion_offers_libraries_after_each_comma(typed: str, offered: list[
 
 
 def _hide_torchcodec(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ppvcli.video.bench_contestants import CONTESTANTS
+    from ppvcli.video.bench.contestants import CONTESTANTS
 
     hidden = replace(CONTESTANTS["torchcodec"], distribution="no-distribution-has-this-name")
     monkeypatch.setitem(CONTESTANTS, "torchcodec", hidden)

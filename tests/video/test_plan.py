@@ -21,8 +21,8 @@ from ppvcli.specs import Preprocess
 from ppvcli.video import plan, scan
 from ppvcli.video.clip import load_frames, load_train_frames
 from ppvcli.video.decoding import READERS, open_video, read_frames
+from ppvcli.video.headers.order import CodedOrder
 from ppvcli.video.limits import DecodeLimits
-from ppvcli.video.order import CodedOrder
 from ppvcli.video.plan import PlannedReader
 from ppvcli.video.scan import StreamPlan
 from ppvcli.video.sequential import SequentialReader

@@ -5,8 +5,8 @@ Source: ITU-T H.265 (08/2021), 7.3.2.3, 7.3.3, 7.3.4, 7.3.7, E.2.1 and E.2.2.
 
 from __future__ import annotations
 
-from ppvcli.video.bits import Bits
-from ppvcli.video.order import UntrustedError
+from ppvcli.video.headers.bits import Bits
+from ppvcli.video.headers.order import UntrustedError
 
 EXTENDED_SAR = 255
 READ_PROFILES = (1, 2, 3, 4)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ppvcli.results import DecodeContestant, DecodedFile, DecodeReport, DecodeSpeed
-from ppvcli.video.bench_worker import Run
+from ppvcli.video.bench.worker import Run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,10 +22,10 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from ppvcli.errors import PpvError
 from ppvcli.specs import Crop, Preprocess, Resize, Sampling
-from ppvcli.video.bench_contestants import CONTESTANTS, Sample
+from ppvcli.video.bench.contestants import CONTESTANTS, Sample
 
 if TYPE_CHECKING:
-    from ppvcli.video.bench_contestants import Frames
+    from ppvcli.video.bench.contestants import Frames
 
 EXACT = "exact"
 """The name of the process that reads sequentially, to know the right frames."""
@@ -37,7 +37,7 @@ _RESIZE = Resize(backend="pillow", short_side=256, aspect="4:3")
 _CROP = Crop(kind="center", rounding="round")
 
 _START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from ppvcli.video import bench_worker as w; w.serve()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from ppvcli.video.bench import worker as w; w.serve()"
 )
 
 

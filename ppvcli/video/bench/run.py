@@ -11,9 +11,9 @@ from pathlib import Path
 from ppvcli.errors import UnknownNameError, UsageError, VideoNotFoundError
 from ppvcli.results import DecodeContestant, DecodeReport
 from ppvcli.specs import VIDEO_SUFFIXES
-from ppvcli.video.bench_contestants import ALSO_IF_INSTALLED, CONTESTANTS, DEFAULT_LIBS
-from ppvcli.video.bench_report import Series, make_report
-from ppvcli.video.bench_worker import EXACT, Request, Run, Worker, WorkerError
+from ppvcli.video.bench.contestants import ALSO_IF_INSTALLED, CONTESTANTS, DEFAULT_LIBS
+from ppvcli.video.bench.report import Series, make_report
+from ppvcli.video.bench.worker import EXACT, Request, Run, Worker, WorkerError
 
 OnRun = Callable[[int, int], None]
 """Told (samples decoded, samples in all)."""
@@ -129,7 +129,7 @@ def _choose_base(base: str | None, contestants: Sequence[DecodeContestant]) -> s
 
 
 def _render_corpus(folder: Path) -> dict[Path, str]:
-    from ppvcli.video.bench_corpus import write_corpus
+    from ppvcli.video.bench.corpus import write_corpus
 
     return {path: path.name for path in write_corpus(folder)}
 

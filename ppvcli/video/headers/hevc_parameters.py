@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ppvcli.video.bits import Bits
-from ppvcli.video.hevc_syntax import (
+from ppvcli.video.headers.bits import Bits
+from ppvcli.video.headers.hevc_syntax import (
     ReferenceSet,
     check_end,
     read_block_sizes,
@@ -23,7 +23,7 @@ from ppvcli.video.hevc_syntax import (
     skip_tiles,
     skip_uncoded_blocks,
 )
-from ppvcli.video.order import UntrustedError
+from ppvcli.video.headers.order import UntrustedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ppvcli.video.hevc_parameters import SequenceParameters
-from ppvcli.video.hevc_slices import CRA, FIRST_KEY, IDR, LAST_KEY, RADL_N, RASL
-from ppvcli.video.order import BlockEnds, CodedOrder, UntrustedError, reorder_depth
+from ppvcli.video.headers.hevc_parameters import SequenceParameters
+from ppvcli.video.headers.hevc_slices import CRA, FIRST_KEY, IDR, LAST_KEY, RADL_N, RASL
+from ppvcli.video.headers.order import BlockEnds, CodedOrder, UntrustedError, reorder_depth
 
 
 @dataclass(frozen=True, kw_only=True)

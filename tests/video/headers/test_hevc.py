@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from ppvcli.errors import VideoError
-from ppvcli.video.bits import Bits, BitsEndError, HeaderRows
 from ppvcli.video.decoding import open_video
 from ppvcli.video.early_ends import EarlyEnds
-from ppvcli.video.hevc import HevcScan
-from ppvcli.video.hevc_order import find_starts
-from ppvcli.video.hevc_parameters import PictureParameters, SequenceParameters, parse_pps, parse_sps, parse_vps
-from ppvcli.video.hevc_slices import parse_slice_headers
-from ppvcli.video.hevc_syntax import read_reference_sets
-from ppvcli.video.order import BlockEnds, CodedOrder, UntrustedError
+from ppvcli.video.headers.bits import Bits, BitsEndError, HeaderRows
+from ppvcli.video.headers.hevc import HevcScan
+from ppvcli.video.headers.hevc_order import find_starts
+from ppvcli.video.headers.hevc_parameters import PictureParameters, SequenceParameters, parse_pps, parse_sps, parse_vps
+from ppvcli.video.headers.hevc_slices import parse_slice_headers
+from ppvcli.video.headers.hevc_syntax import read_reference_sets
+from ppvcli.video.headers.order import BlockEnds, CodedOrder, UntrustedError
 from ppvcli.video.plan import PlannedReader
 from ppvcli.video.scan import StreamPlan
 from tests.video.matrix import ROWS, damage_packets, encode, moving_frames, x265

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ppvcli.video.bits import Bits
-from ppvcli.video.order import UntrustedError
+from ppvcli.video.headers.bits import Bits
+from ppvcli.video.headers.order import UntrustedError
 
 HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134)
 EXTENDED_SAR = 255

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppvcli.video.bits import Bits, BitsEndError
-from ppvcli.video.order import CodedOrder, UntrustedError
+from ppvcli.video.headers.bits import Bits, BitsEndError
+from ppvcli.video.headers.order import CodedOrder, UntrustedError
 
 PICTURE, GROUP, USER_DATA = 0xB6, 0xB3, 0xB2
 LAYERS = range(0x20, 0x30)

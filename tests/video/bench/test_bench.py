@@ -19,16 +19,16 @@ from PIL import Image
 import ppvcli
 from ppvcli.errors import UnknownNameError, UsageError, VideoNotFoundError
 from ppvcli.results import DecodeContestant, DecodeReport
-from ppvcli.video import bench, bench_worker
-from ppvcli.video.bench import bench_decode, list_videos
-from ppvcli.video.bench_contestants import CONTESTANTS
-from ppvcli.video.bench_corpus import CORPUS, write_corpus
-from ppvcli.video.bench_plot import plot_report
-from ppvcli.video.bench_report import Series, make_report, percentile
-from ppvcli.video.bench_worker import Request, Run, Worker
+from ppvcli.video.bench import worker as bench_worker
+from ppvcli.video.bench.contestants import CONTESTANTS
+from ppvcli.video.bench.corpus import CORPUS, write_corpus
+from ppvcli.video.bench.plot import plot_report
+from ppvcli.video.bench.report import Series, make_report, percentile
+from ppvcli.video.bench.run import bench_decode, list_videos
+from ppvcli.video.bench.worker import Request, Run, Worker
 from ppvcli.video.decoding import read_frames
 from ppvcli.video.sampling import uniform_eval
-from tests.video.bench_rivals import RIVALS
+from tests.video.bench.rivals import RIVALS
 from tests.video.numbered import NUM_FRAMES
 
 Video = Callable[[str], Path]
@@ -39,12 +39,12 @@ EVERYWHERE = ("ppv", "pyav", "opencv", "opencv-naive")
 
 @pytest.fixture
 def rivals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the contestants of `bench_rivals` known, here and in the processes."""
+    """Makes the contestants of `rivals` known, here and in the processes."""
     for name, rival in RIVALS.items():
         monkeypatch.setitem(CONTESTANTS, name, rival)
     start = bench_worker._START
-    assert start.endswith("from ppvcli.video import bench_worker as w; w.serve()")
-    start = start.replace("ppvcli.video import bench_worker", "tests.video import bench_rivals")
+    assert start.endswith("from ppvcli.video.bench import worker as w; w.serve()")
+    start = start.replace("ppvcli.video.bench import worker", "tests.video.bench import rivals")
     monkeypatch.setattr(bench_worker, "_START", start)
 
 
@@ -162,8 +162,8 @@ def test_version_of_a_certain_build_is_the_library_all_the_same(monkeypatch: pyt
 def test_default_libraries_are_the_four_of_ours_and_what_is_installed(
     numbered_video: Video, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "DEFAULT_LIBS", ("pyav", "opencv"))
-    monkeypatch.setattr(bench, "ALSO_IF_INSTALLED", ("opencv-naive", "absent"))
+    monkeypatch.setattr("ppvcli.video.bench.run.DEFAULT_LIBS", ("pyav", "opencv"))
+    monkeypatch.setattr("ppvcli.video.bench.run.ALSO_IF_INSTALLED", ("opencv-naive", "absent"))
     monkeypatch.setitem(CONTESTANTS, "absent", RIVALS["absent"])
     report = bench_decode(numbered_video("h264.mp4"), repeat=1)
     assert [one.lib for one in report.contestants] == ["pyav", "opencv", "opencv-naive"]
@@ -324,7 +324,7 @@ def test_nothing_but_broken_videos_leaves_an_empty_report(tmp_path: Path) -> Non
 
 def test_without_files_a_corpus_is_rendered_and_named_without_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = [replace(video, num_frames=6) for video in CORPUS]
-    monkeypatch.setattr("ppvcli.video.bench_corpus.CORPUS", corpus)
+    monkeypatch.setattr("ppvcli.video.bench.corpus.CORPUS", corpus)
     report = bench_decode(None, ["pyav", "opencv"], frames=4, repeat=1)
     assert [row.path for row in report.files[::2]] == [video.name for video in CORPUS]
     assert all(row.num_wrong == 0 for row in report.files), report.files
@@ -332,7 +332,7 @@ def test_without_files_a_corpus_is_rendered_and_named_without_its_folder(monkeyp
 
 def test_corpus_has_the_formats_that_its_names_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = [replace(video, num_frames=30) for video in CORPUS if video.size_wh[1] < 300]
-    monkeypatch.setattr("ppvcli.video.bench_corpus.CORPUS", small)
+    monkeypatch.setattr("ppvcli.video.bench.corpus.CORPUS", small)
     paths = write_corpus(tmp_path)
     assert [path.name for path in paths] == [video.name for video in small]
     for path in paths:

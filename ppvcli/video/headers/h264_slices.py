@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ppvcli.video.bits import HeaderRows, Rows
-from ppvcli.video.h264_parameters import PictureParameters, SequenceParameters
+from ppvcli.video.headers.bits import HeaderRows, Rows
+from ppvcli.video.headers.h264_parameters import PictureParameters, SequenceParameters
 
 IDR_SLICE = 5
 """The kind of unit that a slice of an IDR picture is."""

@@ -13,10 +13,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ppvcli.video.bits import HEADER_BYTES, BitsEndError, HeaderRows
-from ppvcli.video.h264_parameters import PictureParameters, SequenceParameters, parse_pps, parse_sps
-from ppvcli.video.h264_slices import IDR_SLICE, I, parse_slice_headers
-from ppvcli.video.order import CodedOrder, UntrustedError, reorder_depth
+from ppvcli.video.headers.bits import HEADER_BYTES, BitsEndError, HeaderRows
+from ppvcli.video.headers.h264_parameters import PictureParameters, SequenceParameters, parse_pps, parse_sps
+from ppvcli.video.headers.h264_slices import IDR_SLICE, I, parse_slice_headers
+from ppvcli.video.headers.order import CodedOrder, UntrustedError, reorder_depth
+from ppvcli.video.headers.units import unescaped, units_by_start_code
 
 SLICE, SEI, SPS, PPS, DELIMITER, FILLER = 1, 6, 7, 8, 9, 12
 SEI_RECOVERY_POINT, SEI_DISPLAY_ORIENTATION = 6, 47
@@ -188,33 +189,6 @@ class H264Scan:
             # to the next block at that place, in whatever frame. CABAC finds its errors before it reads coefficients.
             leaks_damage=not all(pps.cabac for pps in self._pps.values()),
         )
-
-
-def units_by_start_code(data: bytes) -> list[tuple[int, int]]:
-    units = []
-    start = data.find(b"\0\0\1")
-    if start < 0 or data[:start].strip(b"\0"):
-        raise UntrustedError("no start code")
-    while start >= 0:
-        start += 3
-        follower = data.find(b"\0\0\1", start)
-        end = len(data) if follower < 0 else follower
-        while end > start and data[end - 1] == 0:
-            end -= 1
-        if end == start:
-            raise UntrustedError("an empty unit")
-        units.append((start, end))
-        start = follower
-    return units
-
-
-def unescaped(data: bytes) -> bytes:
-    """The payload without emulation prevention bytes. Raises: UntrustedError for what must not be in a unit."""
-    if b"\0\0" not in data:
-        return data
-    if b"\0\0\0" in data or b"\0\0\1" in data or b"\0\0\2" in data:
-        raise UntrustedError("a damaged unit")
-    return data.replace(b"\0\0\3", b"\0\0")
 
 
 def _has_recovery_point(payload: bytes) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ppvcli.video.order import CodedOrder, UntrustedError
+from ppvcli.video.headers.order import CodedOrder, UntrustedError
 
 BASELINE, HUFFMAN, IMAGE, END, SCAN, QUANTIZATION, RESTART, COMMENT = 0xC0, 0xC4, 0xD8, 0xD9, 0xDA, 0xDB, 0xDD, 0xFE
 APPLICATION = range(0xE0, 0xF0)

@@ -8,11 +8,11 @@ import av
 import numpy as np
 import pytest
 
-from ppvcli.video.bits import Bits, BitsEndError, HeaderRows
-from ppvcli.video.h264_parameters import parse_pps, parse_sps
-from ppvcli.video.mjpeg import MjpegScan
-from ppvcli.video.mpeg4 import parse_layer
-from ppvcli.video.order import UntrustedError, reorder_depth
+from ppvcli.video.headers.bits import Bits, BitsEndError, HeaderRows
+from ppvcli.video.headers.h264_parameters import parse_pps, parse_sps
+from ppvcli.video.headers.mjpeg import MjpegScan
+from ppvcli.video.headers.mpeg4 import parse_layer
+from ppvcli.video.headers.order import UntrustedError, reorder_depth
 from ppvcli.video.scan import SCANS
 from tests.video.matrix import ROWS
 

@@ -14,12 +14,12 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 
-from ppvcli.video.bits import HEADER_BYTES, BitsEndError, HeaderRows
-from ppvcli.video.h264 import unescaped, units_by_start_code
-from ppvcli.video.hevc_order import Pictures, coded_order
-from ppvcli.video.hevc_parameters import PictureParameters, SequenceParameters, parse_pps, parse_sps, parse_vps
-from ppvcli.video.hevc_slices import CRA, IDR, SliceHeaders, parse_slice_headers
-from ppvcli.video.order import CodedOrder, UntrustedError
+from ppvcli.video.headers.bits import HEADER_BYTES, BitsEndError, HeaderRows
+from ppvcli.video.headers.hevc_order import Pictures, coded_order
+from ppvcli.video.headers.hevc_parameters import PictureParameters, SequenceParameters, parse_pps, parse_sps, parse_vps
+from ppvcli.video.headers.hevc_slices import CRA, IDR, SliceHeaders, parse_slice_headers
+from ppvcli.video.headers.order import CodedOrder, UntrustedError
+from ppvcli.video.headers.units import unescaped, units_by_start_code
 
 SLICES = (*range(10), *IDR, CRA)
 VPS, SPS, PPS, DELIMITER, FILLER, PREFIX_SEI, SUFFIX_SEI, DOLBY_VISION = 32, 33, 34, 35, 38, 39, 40, 62

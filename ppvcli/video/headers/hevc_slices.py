@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ppvcli.video.bits import HeaderRows, Rows
-from ppvcli.video.hevc_parameters import PictureParameters, SequenceParameters
+from ppvcli.video.headers.bits import HeaderRows, Rows
+from ppvcli.video.headers.hevc_parameters import PictureParameters, SequenceParameters
 
 B, P, I = 0, 1, 2  # noqa: E741 (their names)
 FIRST_KEY, LAST_KEY = 16, 23

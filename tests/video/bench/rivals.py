@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ppvcli.video.bench_contestants import CONTESTANTS, Contestant, Sample
+from ppvcli.video.bench.contestants import CONTESTANTS, Contestant, Sample
 
 
 def _hang(path: str, num_segments: int) -> Sample:
@@ -101,7 +101,7 @@ RIVALS = {
 
 def serve() -> None:
     """What a process of `bench_decode` runs in tests."""
-    from ppvcli.video import bench_worker
+    from ppvcli.video.bench import worker
 
     CONTESTANTS.update(RIVALS)
-    bench_worker.serve()
+    worker.serve()

@@ -1,0 +1,1 @@
+"""The comparison of video decoders behind `ppv bench-decode`."""
