@@ -8,8 +8,8 @@ several clips the median of theirs, with the lowest and the highest. `whole`: th
 whole with Pillow and then cropped, as the reference does; `box`: they go through our own resize and crop, so that
 decoding alone differs. Table 2: videos per second of two processes.
 
-The H.264 files are the four Kinetics clips of ../shared/data (rendered ones where that is absent), scaled and encoded
-again with libx264's defaults but for the GOP, once, into --folder (ten minutes).
+The H.264 files are the four Kinetics clips of ../shared/data (a rendered one where that is absent), scaled and encoded
+again with libx264's defaults but for the GOP, once, into --folder (ten minutes); HEVC is one of them by libx265.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ from ppvcli.video.render import render_action, write_video
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 NUM_SEGMENTS = 16
-NUM_FRAMES = 300
 KINETICS = ("R6llTwEh07w", "SOX5yA1l24A", "WUzgd7C1pWA", "mmaction2_demo")
 TIMEOUT_S = 120.0
 
 
 class Encoding(NamedTuple):
-    """Of the H.264 files of a row."""
+    """Of the files of a row."""
 
     size_wh: tuple[int, int]
     gop: int
-    bar: float
+    bar: float | None
     """What decord / ppv is to be at least."""
+    codec: str = "H.264"
+    seconds: int = 10
 
     @property
     def name(self) -> str:
@@ -61,7 +62,12 @@ ENCODINGS = (
     Encoding((1280, 720), 30, 1.8),
     Encoding((1280, 720), 250, 1.6),
     Encoding((1920, 1080), 30, 1.6),
+    Encoding((340, 256), 250, None, "HEVC"),
+    Encoding((340, 256), 30, None, "HEVC", 60),
+    Encoding((1280, 720), 30, None, "HEVC", 60),
 )
+ENCODERS = {"H.264": ("libx264", {}), "HEVC": ("libx265", {"preset": "veryfast", "x265-params": "log-level=error"})}
+FRAMES_PER_S = 30
 XVID_BAR, THROUGHPUT_BAR = 1.5, 2.0
 
 RIVALS: tuple[tuple[str, str], ...] = (("decord", "whole"), ("decord", "box"), ("pyav", "box"), ("opencv", "box"))
@@ -74,15 +80,17 @@ def kinetics_clips(folder: Path) -> list[Path]:
         return paths
     path = folder / "rendered.mp4"
     if not path.exists():
-        images = [Image.fromarray(frame).resize((340, 256)) for frame in render_action("walk", num_frames=NUM_FRAMES)]
+        images = [
+            Image.fromarray(frame).resize((340, 256)) for frame in render_action("walk", num_frames=10 * FRAMES_PER_S)
+        ]
         write_video(path, np.stack([np.asarray(image) for image in images]))
     return [path]
 
 
 def encode(source: Path, encoding: Encoding, folder: Path) -> Path:
-    """NUM_FRAMES pictures of `source`, there and back again where it is too short."""
+    """A clip there and back again, as often as it takes."""
     width, height = encoding.size_wh
-    path = folder / f"{source.stem}_{height}p_gop{encoding.gop}.mp4"
+    path = folder / f"{source.stem}_{encoding.codec}_{height}p_gop{encoding.gop}_{encoding.seconds}s.mp4"
     if path.exists():
         return path
     with av.open(str(source)) as container:
@@ -91,11 +99,12 @@ def encode(source: Path, encoding: Encoding, folder: Path) -> Path:
         ]
     there_and_back = frames + frames[-2:0:-1]
     partial = path.with_name(f"partial_{path.name}")
+    encoder, options = ENCODERS[encoding.codec]
     with av.open(str(partial), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={"g": str(encoding.gop)})
+        stream = container.add_stream(encoder, rate=FRAMES_PER_S, options={**options, "g": str(encoding.gop)})
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for index in range(NUM_FRAMES):
+        for index in range(encoding.seconds * FRAMES_PER_S):
             planes = there_and_back[index % len(there_and_back)].to_ndarray()
             container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(stream.encode())
@@ -207,9 +216,10 @@ def rows(args: argparse.Namespace) -> Iterator[tuple[str, list[Path], float | No
     spread = clips[:: -(-len(clips) // args.xvid)]
     yield f"XviD 240p ({len(spread)} clips)", spread, XVID_BAR
     for encoding in ENCODINGS:
-        name = f"H.264 {encoding.size_wh[1]}p GOP {encoding.gop}"
+        name = f"{encoding.codec} {encoding.size_wh[1]}p GOP {encoding.gop}, {encoding.seconds} s"
+        sources = kinetics_clips(args.folder)[: None if encoding.codec == "H.264" else 1]
         if args.only in name:
-            yield name, [encode(source, encoding, args.folder) for source in kinetics_clips(args.folder)], encoding.bar
+            yield name, [encode(source, encoding, args.folder) for source in sources], encoding.bar
 
 
 def main() -> None:
