@@ -17,7 +17,7 @@ from ppvcli.video.headers.bits import HEADER_BYTES, BitsEndError, HeaderRows
 from ppvcli.video.headers.h264_parameters import PictureParameters, SequenceParameters, parse_pps, parse_sps
 from ppvcli.video.headers.h264_slices import IDR_SLICE, I, parse_slice_headers
 from ppvcli.video.headers.order import CodedOrder, UntrustedError, reorder_depth
-from ppvcli.video.headers.units import unescaped, units_by_start_code
+from ppvcli.video.headers.units import START_CODE, unescaped, units_by_start_code
 
 SLICE, SEI, SPS, PPS, DELIMITER, FILLER = 1, 6, 7, 8, 9, 12
 SEI_RECOVERY_POINT, SEI_DISPLAY_ORIENTATION = 6, 47
@@ -110,7 +110,7 @@ class H264Scan:
             start = place + width
             place = start + int.from_bytes(data[place:start], "big")
             # FFmpeg takes a start code for the beginning of another unit, here too
-            if place > size or place < start + 2 or b"\0\0\1" in bytes(data[start:place]):
+            if place > size or place < start + 2 or START_CODE.search(data, start, place):
                 raise UntrustedError("lengths that don't add up")
             units.append((start, place))
         return units

@@ -19,7 +19,7 @@ from ppvcli.video.headers.hevc_order import Pictures, coded_order
 from ppvcli.video.headers.hevc_parameters import PictureParameters, SequenceParameters, parse_pps, parse_sps, parse_vps
 from ppvcli.video.headers.hevc_slices import CRA, IDR, SliceHeaders, parse_slice_headers
 from ppvcli.video.headers.order import CodedOrder, UntrustedError
-from ppvcli.video.headers.units import unescaped, units_by_start_code
+from ppvcli.video.headers.units import START_CODE, unescaped, units_by_start_code
 
 SLICES = (*range(10), *IDR, CRA)
 VPS, SPS, PPS, DELIMITER, FILLER, PREFIX_SEI, SUFFIX_SEI, DOLBY_VISION = 32, 33, 34, 35, 38, 39, 40, 62
@@ -129,7 +129,7 @@ class HevcScan:
             start = place + width
             place = start + int.from_bytes(data[place:start], "big")
             # FFmpeg takes a start code for the beginning of another unit, here too
-            if place > size or place < start + 3 or data.find(b"\0\0\1", start, place) >= 0:
+            if place > size or place < start + 3 or START_CODE.search(data, start, place):
                 raise UntrustedError("lengths that don't add up")
             units.append((start, place))
         return units
