@@ -99,6 +99,10 @@ class EvalSetup:
     date: str
     """When the evaluation began: ISO 8601, UTC."""
     elapsed_s: float
+    num_trained_on: int = 0
+    """Clips that the run of these weights was trained on, as far as it wrote them down."""
+    num_newer: int = 0
+    """Clips left out because they came after the run began."""
 
 
 @dataclass(frozen=True, kw_only=True)

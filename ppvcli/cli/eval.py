@@ -28,6 +28,7 @@ from ppvcli.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from ppvcli.configs.load import Source
     from ppvcli.configs.schema import TrainConfig
     from ppvcli.results import ClassResult, EvalReport
 
@@ -113,14 +114,16 @@ def evaluate(
     """Measure a model's accuracy on labelled clips."""
     place = choose_device(cpu=cpu, gpu=gpu, device=device)
     limits = choose_limits(decode_timeout=decode_timeout, max_pixels=max_pixels)
-    settings = _load_config(config, overrides or [], data=data, list_file=list_file)
+    source = _config_source(config, overrides or [], data=data, list_file=list_file)
+    settings = _load_config(source)
     clip_format = _choose_format(data_format, is_config=settings is not None or data is None)
     if protocol is not None:
         from ppvcli.video.protocols import get_protocol
 
         get_protocol(protocol)  # before something is downloaded for nothing
     from ppvcli.deploy.machine import usable_cores
-    from ppvcli.engine.cpu import load_paddle, set_threads, tune_math_library
+    from ppvcli.engine.cpu import set_threads, tune_math_library
+    from ppvcli.models.device import load_paddle
 
     # before Paddle is imported, and for this process alone
     tune_math_library(os.environ)
@@ -129,10 +132,12 @@ def evaluate(
     name = model if settings is None else model or settings.model.name
     if weights is None and name is not None:
         fetch_weights(name)
-    from ppvcli.engine.evaluate import default_out_dir, evaluate
+    from ppvcli.engine.eval_clips import default_out_dir
+    from ppvcli.engine.evaluate import evaluate
 
-    folder = out or default_out_dir(name, weights=weights, data=data, list_file=list_file, protocol=protocol)
-
+    folder = out or default_out_dir(
+        name, config=settings, weights=weights, data=data, list_file=list_file, protocol=protocol
+    )
     with output.open_bar("evaluating") as advance:
         report = evaluate(
             model,
@@ -149,17 +154,18 @@ def evaluate(
             out=folder,
             limits=limits,
             on_clip=advance,
+            source=source,
         )
     if as_json:
         output.print_json(report.to_dict())
     else:
         _show(report)
-    _tell(report, folder)
+    _tell(report, folder, weights=weights)
 
 
-def _load_config(
+def _config_source(
     config: str | None, overrides: list[str], *, data: Path | None, list_file: str | None
-) -> TrainConfig | None:
+) -> Source | None:
     """The config with `--set` and, as in `ppv train`, `--data` for its `data.root`."""
     if config is None:
         if overrides:
@@ -169,10 +175,16 @@ def _load_config(
         raise UsageError(
             "--config and --list both say which clips to evaluate; say one", hint="--set data.val_list=FILE"
         )
-    from ppvcli.configs.load import Change, Source, load_source, parse_override
+    from ppvcli.configs.load import Change, Source, parse_override
 
     root = [] if data is None else [Change(key="data.root", value=str(data), typed=f"--data {data}")]
-    return load_source(Source(config, (*root, *map(parse_override, overrides))))
+    return Source(config, (*root, *map(parse_override, overrides)))
+
+
+def _load_config(source: Source | None) -> TrainConfig | None:
+    from ppvcli.configs.load import load_source
+
+    return None if source is None else load_source(source)
 
 
 def _choose_format(name: str | None, *, is_config: bool) -> Literal["videos", "frames"] | None:
@@ -211,11 +223,22 @@ def _show(report: EvalReport) -> None:
     )
 
 
-def _tell(report: EvalReport, folder: Path) -> None:
+def _tell(report: EvalReport, folder: Path, *, weights: Path | None) -> None:
     """What a person should know besides the figures, on stderr."""
     fate = "left out" if report.num_skipped else "counted as wrong"
     for path, error in report.failures:
         output.show_warning(f"{output.with_path(path, error)} ({fate})")
+    setup = report.setup
+    if setup is not None and setup.num_trained_on:
+        total = report.num_clips + report.num_skipped
+        output.show_warning(
+            f"{setup.num_trained_on} of these {total} clips are among those that {weights} was trained on; "
+            f"ppv eval --weights {weights} takes those held out"
+        )
+    if setup is not None and setup.num_newer:
+        from ppvcli.datasets.split_file import describe_newer
+
+        output.show_note(describe_newer(setup.num_newer, setup.data))
     if not (folder / "confusion.png").exists():
         output.show_warning("no confusion.png: it needs matplotlib; pip install 'ppvcli[plot]'")
     output.show_note(f"report and tables: {folder}")

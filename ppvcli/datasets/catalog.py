@@ -8,7 +8,7 @@ from pathlib import Path
 from ppvcli.configs.schema import DataConfig
 from ppvcli.datasets.annotations import Sample, Split, read_labels, read_list
 from ppvcli.datasets.csv_files import read_csv
-from ppvcli.datasets.folder import scan_class_folders, split_by_group, split_by_ratio
+from ppvcli.datasets.folder import describe_unused, scan_class_folders, split_by_group, split_by_ratio
 from ppvcli.errors import DatasetError
 
 
@@ -16,17 +16,42 @@ def open_split(config: DataConfig, *, seed: int) -> Split:
     """The data set that `config` describes; the same seed gives the same split. Raises: DatasetError."""
     root = Path(config.root)
     labels = None if config.labels is None else read_labels(root / config.labels)
-    if config.train_list and config.val_list and labels:
-        train, val = (
-            read_list(root / name, root, num_classes=len(labels), format=config.format, suffix=config.suffix)
-            for name in (config.train_list, config.val_list)
-        )
+    if labels and config.csv is None:
+        train, val = _read_lists(config, num_classes=len(labels))
         return Split(train=train, val=val, labels=labels)
     if config.csv is not None:
         return _open_csv(config, root, labels=labels, seed=seed)
     samples, labels = scan_class_folders(root, format=config.format)
     train, val = _divide(config, samples, seed=seed)
     return Split(train=train, val=val, labels=labels)
+
+
+def list_clips(config: DataConfig) -> tuple[Sample, ...]:
+    """Every clip of the data set that `config` describes, to whichever side it belongs. Raises: DatasetError."""
+    root = Path(config.root)
+    if config.csv is not None:
+        return read_csv(root / config.csv, root, format=config.format).samples
+    if config.labels is not None:
+        train, val = _read_lists(config, num_classes=len(read_labels(root / config.labels)))
+        return (*train, *val)
+    return scan_class_folders(root, format=config.format)[0]
+
+
+def _read_lists(config: DataConfig, *, num_classes: int) -> tuple[tuple[Sample, ...], ...]:
+    """(train, val)"""
+    root = Path(config.root)
+    return tuple(
+        read_list(root / str(name), root, num_classes=num_classes, format=config.format, suffix=config.suffix)
+        for name in (config.train_list, config.val_list)
+    )
+
+
+def describe_leftovers(config: DataConfig) -> tuple[str, ...]:
+    """What `open_split` passes over in silence, a line each; of class folders of videos, which say nothing else."""
+    root = Path(config.root)
+    if config.csv is not None or config.train_list is not None or config.format != "videos" or not root.is_dir():
+        return ()
+    return describe_unused(root)
 
 
 def _open_csv(config: DataConfig, root: Path, *, labels: Sequence[str] | None, seed: int) -> Split:

@@ -26,6 +26,8 @@ from ppvcli.weights.formats import (
 )
 
 CONFIG_FILE = "config.yaml"
+SPLIT_FILE = "split.jsonl"
+"""The clips of the run, see `datasets/split_file.py`."""
 LOG_FILE = "log.jsonl"
 START_FILE = "start.json"
 """Which tensors the first weights filled, see `StartReport`."""

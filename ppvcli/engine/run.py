@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import paddle
@@ -12,8 +12,16 @@ from ppvcli.configs.load import Change, Source, dump_config, load_source
 from ppvcli.configs.schema import TrainConfig
 from ppvcli.datasets.annotations import Split
 from ppvcli.datasets.catalog import open_split
+from ppvcli.datasets.split_file import describe_newer, find_changes, read_split, write_split
 from ppvcli.engine import inputs
-from ppvcli.engine.checkpoint import CONFIG_FILE, LOG_FILE, START_FILE, num_finished_epochs, read_result
+from ppvcli.engine.checkpoint import (
+    CONFIG_FILE,
+    LOG_FILE,
+    SPLIT_FILE,
+    START_FILE,
+    num_finished_epochs,
+    read_result,
+)
 from ppvcli.engine.checks import check_config, check_data_exists
 from ppvcli.engine.curves import CURVES_FILE, write_curves
 from ppvcli.engine.distributed import join_world, local_device
@@ -24,7 +32,7 @@ from ppvcli.engine.progress import TrainObserver
 from ppvcli.engine.start import fetch_weights, starting_network
 from ppvcli.engine.trainer import Trainer
 from ppvcli.engine.writers import check_writers, open_writers
-from ppvcli.errors import ConfigError, UsageError, WeightsNotFoundError
+from ppvcli.errors import ConfigError, DatasetError, UsageError, WeightsNotFoundError
 from ppvcli.files import write_text
 from ppvcli.models.device import find_device, select_device
 from ppvcli.models.recognizer import open_recognizer
@@ -45,16 +53,18 @@ def train(
     observer: TrainObserver | None = None,
     progress: Report | None = None,
     source: Source | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Trains what `config` (or the config of that name or file) says, into `run_dir`.
 
-    The run folder holds `config.yaml`, `log.jsonl`, `curves.png`, `last/checkpoint.safetensors` with the report of its
-    evaluation, and `best/weights.safetensors`; it stands for a model wherever weights are asked for. With `resume` the
-    run in `run_dir` goes on after its last finished epoch and ends with the weights of a run that was never interrupted
-    (same machine, CPU); one that has done all its epochs is not evaluated again. `cluster` spreads it over several
-    processes, each with `batch_size` clips; on several machines `run_dir` is a folder that all of them see. `writers`
-    are `tensorboard` and `visualdl`. `progress` is told how far published weights are fetched. `source` is where the
-    config was read from, for messages about it.
+    The run folder holds `config.yaml`, `split.jsonl`, `log.jsonl`, `curves.png`, `last/checkpoint.safetensors` with the
+    report of its evaluation, and `best/weights.safetensors`; it stands for a model wherever weights are asked for. With
+    `resume` the run in `run_dir` goes on after its last finished epoch with the clips it began with, and ends with the
+    weights of a run that was never interrupted (same machine, CPU); one that has done all its epochs is not evaluated
+    again. `cluster` spreads it over several processes, each with `batch_size` clips; on several machines `run_dir` is a
+    folder that all of them see. `writers` are `tensorboard` and `visualdl`. `progress` is told how far published
+    weights are fetched. `source` is where the config was read from, for messages about it. `note` is told of clips that
+    a resumed run leaves out.
 
     Raises: ConfigError, DatasetError, WeightsError, DeviceError, DivergedError; RankError for a process that failed;
     UsageError where `run_dir` already holds a run and `resume` is off.
@@ -69,20 +79,20 @@ def train(
         return _finish(config, run_dir, writers=writers)
     check_config(config, source=source, device=find_device(device), resumes=resume)
     check_data_exists(config.data)
-    if not resume and (run_dir / CONFIG_FILE).exists():
+    if not resume and (run_dir / CONFIG_FILE).exists() and not _began_elsewhere(config, run_dir, cluster=cluster):
         raise UsageError(f"{run_dir} already holds a run", hint=f"ppv train --resume {run_dir}, or another --out")
-    split = open_split(config.data, seed=config.seed)
+    split = _resumed_split(config, run_dir, note=note) if resume else open_split(config.data, seed=config.seed)
     starts = not (resume and (run_dir / LAST_CHECKPOINT).exists())  # a run that never finished an epoch starts anew
     fetch_weights(config, starts=starts, progress=progress)
     if cluster is not None and cluster.size > 1:
-        _write_config(config, run_dir)
+        _write_request(config, split, run_dir=run_dir, resume=resume)
         place = ["--gpu" if cluster.gpus else "--cpu", *(f"--writer={name}" for name in writers)]
         launch(["train", "--resume", str(run_dir), *place], run_dir, cluster=cluster, observer=observer)
         return read_result(run_dir, model=config.model.name)
     select_device(local_device(device))
     trainer, start = _open_trainer(config, split, run_dir=run_dir, starts=starts, source=source)
     if trainer.world.is_main:
-        _write_config(config, run_dir)
+        _write_request(config, split, run_dir=run_dir, resume=resume)
         log = RunLog(run_dir / LOG_FILE, interval=config.log_interval)
         log.open(trainer.state.epochs)
         trainer.observers = [log, *open_writers(writers, run_dir), *([] if observer is None else [observer])]
@@ -102,6 +112,7 @@ def resume(
     writers: Sequence[str] = (),
     observer: TrainObserver | None = None,
     progress: Report | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Goes on with the run in `run_dir`; `data` is where its clips lie now, if they were moved.
 
@@ -122,7 +133,29 @@ def resume(
         observer=observer,
         progress=progress,
         source=source,
+        note=note,
     )
+
+
+def _resumed_split(config: TrainConfig, run_dir: Path, *, note: Callable[[str], None] | None) -> Split:
+    """The clips that the run began with; of a run that wrote none down, those that the config draws now.
+
+    Raises: DatasetError where they are gone.
+    """
+    root = config.data.root
+    split = read_split(run_dir / SPLIT_FILE, Path(root))
+    if split is None:
+        return open_split(config.data, seed=config.seed)
+    changes = find_changes(split, config.data)
+    if changes.gone:
+        total = len(split.train) + len(split.val)
+        raise DatasetError(
+            f"{len(changes.gone)} of the {total} clips of {run_dir} are gone; first: {changes.gone[0]}",
+            hint="put them back, or --data DIR if they were moved; without them, start a new run with another --out",
+        )
+    if changes.newer and note is not None:
+        note(describe_newer(len(changes.newer), root))
+    return split
 
 
 def _open_trainer(
@@ -150,15 +183,29 @@ def _finish(config: TrainConfig, run_dir: Path, *, writers: Sequence[str]) -> Tr
     return result
 
 
-def _write_config(config: TrainConfig, run_dir: Path) -> None:
-    """Paths are written in full: a run may be resumed and evaluated from any folder."""
+def _began_elsewhere(config: TrainConfig, run_dir: Path, *, cluster: Cluster | None) -> bool:
+    """Whether the run in `run_dir` is this one, which another of several machines has just written down."""
+    if cluster is None or cluster.num_nodes == 1 or (run_dir / LAST_CHECKPOINT).exists():
+        return False
+    return (run_dir / CONFIG_FILE).read_text(encoding="utf-8") == _dump_request(config)
+
+
+def _dump_request(config: TrainConfig) -> str:
+    """The config of a run. Paths are in full: it may be resumed and evaluated from any folder."""
     data = config.data.model_copy(update={"root": str(Path(config.data.root).absolute())})
     teacher = config.teacher
     if teacher is not None and Path(teacher.weights).exists():
         teacher = teacher.model_copy(update={"weights": str(Path(teacher.weights).absolute())})
+    return dump_config(config.model_copy(update={"data": data, "teacher": teacher}))
+
+
+def _write_request(config: TrainConfig, split: Split, *, run_dir: Path, resume: bool) -> None:
+    """Writes down what the run was asked for."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        write_text(run_dir / CONFIG_FILE, dump_config(config.model_copy(update={"data": data, "teacher": teacher})))
+        if not resume:
+            write_split(run_dir / SPLIT_FILE, split, root=Path(config.data.root))
+        write_text(run_dir / CONFIG_FILE, _dump_request(config))
     except OSError as error:
         raise UsageError(f"can't write a run to {run_dir}: {error.strerror or error}", hint="another --out") from error
 

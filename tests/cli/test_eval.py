@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from ppvcli.configs.load import load_config
+from ppvcli.datasets.catalog import open_split
+from ppvcli.datasets.split_file import write_split
 from ppvcli.video.protocols import PROTOCOLS
 from ppvcli.video.render import write_video
 from tests.small_model import LABELS, moving_block, write_weights
@@ -122,6 +125,115 @@ def test_report_of_a_run_goes_into_the_run_folder(folder: Path, tmp_path: Path, 
     assert answer.stderr == f"report and tables: {run_dir}/eval/held-out-own\n"
 
 
+@pytest.fixture
+def run_of_folders(folder: Path, tmp_path: Path) -> Path:
+    """A run on class folders that wrote down its clips: three to train on, two held out."""
+    run_dir, root = tmp_path / "run", tmp_path / "clips"
+    (run_dir / "best").mkdir(parents=True)
+    shutil.copy(folder / "w.safetensors", run_dir / "best" / "weights.safetensors")
+    shutil.copytree(folder / "clips", root)
+    (run_dir / "config.yaml").write_text(
+        "model: {name: tsm_efflite0}\nepochs: 1\nbatch_size: 2\n"
+        f"data: {{root: {root}, val_ratio: 0.5}}\noptimizer: {{name: adamw, learning_rate: 1e-3}}\n",
+        encoding="utf-8",
+    )
+    write_split(run_dir / "split.jsonl", open_split(load_config(str(run_dir / "config.yaml")).data, seed=0), root=root)
+    return run_dir
+
+
+def evaluated(ppv: Ppv, *args: object) -> tuple[list[str], str, str]:
+    """Names of the clips, the folder that the report is in, and what stderr says besides it."""
+    answer = ppv("eval", "--workers", "0", *args)
+    assert answer.exit_code == 0, answer.stderr
+    told, _, folder = answer.stderr.rstrip("\n").rpartition("report and tables: ")
+    lines = (Path(folder) / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return sorted(Path(json.loads(line)["path"]).name for line in lines), Path(folder).name, told
+
+
+def test_clips_added_after_a_run_began_are_not_among_those_it_held_out(
+    run_of_folders: Path, tmp_path: Path, ppv: Ppv
+) -> None:
+    clips, name, told = evaluated(ppv, "--weights", run_of_folders)
+    assert (len(clips), name, told) == (2, "held-out-own", "")
+    for i in range(5, 9):
+        shutil.copy(tmp_path / "clips" / "jump" / "0.mp4", tmp_path / "clips" / "jump" / f"{i}.mp4")
+    note = "4 clips are newer than the run and not in it\n"
+    assert evaluated(ppv, "--weights", run_of_folders) == (clips, name, f"held out of {tmp_path}/clips: {note}")
+    config = ("--config", run_of_folders / "config.yaml")
+    own = evaluated(ppv, *config, "--weights", run_of_folders)
+    assert own == (clips, "clips-held-out-own", f"held out of {tmp_path}/clips: {note}")
+    assert evaluated(ppv, *config, "--weights", run_of_folders, "--set", "data.num_workers=0") == own
+    drawn, _, told = evaluated(ppv, *config, "--weights", run_of_folders, "--set", "data.val_ratio=0.4")
+    assert len(drawn) == 4
+    assert "newer" not in told
+    (run_of_folders / "split.jsonl").unlink()  # as in runs of earlier versions
+    drawn, _, told = evaluated(ppv, "--weights", run_of_folders)
+    assert (len(drawn), told) == (4, "")
+
+
+def test_moved_clips_that_a_run_held_out_are_measured_as_the_hint_says(
+    run_of_folders: Path, tmp_path: Path, ppv: Ppv
+) -> None:
+    clips, _, _ = evaluated(ppv, "--weights", run_of_folders)
+    moved = (tmp_path / "clips").rename(tmp_path / "moved")
+    lost = ppv("eval", "--weights", run_of_folders, "--workers", "0")
+    assert lost.exit_code == 1
+    args = ["--config", run_of_folders / "config.yaml", "--data", moved, "--weights", run_of_folders]
+    assert lost.stderr.endswith(f"ppv eval {' '.join(map(str, args))}\n".replace(str(moved), "DIR"))
+    assert evaluated(ppv, *args) == (clips, "moved-held-out-own", "")
+
+
+@pytest.mark.parametrize("is_moved", [False, True], ids=["in_place", "moved"])
+def test_clips_that_a_run_was_trained_on_are_warned_of(
+    is_moved: bool, run_of_folders: Path, tmp_path: Path, ppv: Ppv
+) -> None:
+    root = tmp_path / "clips"
+    if is_moved:
+        root = root.rename(tmp_path / "moved")
+    clips, name, told = evaluated(ppv, "--weights", run_of_folders, "--data", root)
+    assert (len(clips), name) == (5, f"{root.name}-own")
+    assert told == (
+        f"warning: 3 of these 5 clips are among those that {run_of_folders} was trained on; "
+        f"ppv eval --weights {run_of_folders} takes those held out\n"
+    )
+    answer = ppv("eval", "--weights", run_of_folders, "--data", root, "--workers", "0", "--json")
+    assert json.loads(answer.stdout)["setup"]["num_trained_on"] == 3
+
+
+def test_clips_of_the_same_names_elsewhere_are_not_taken_for_those_of_the_run(
+    run_of_folders: Path, tmp_path: Path, ppv: Ppv
+) -> None:
+    shutil.copytree(tmp_path / "clips", tmp_path / "test")
+    assert evaluated(ppv, "--weights", run_of_folders, "--data", tmp_path / "test")[2] == ""
+    shutil.rmtree(tmp_path / "test" / "jump")
+    (tmp_path / "test" / "jump").symlink_to(tmp_path / "clips" / "jump")
+    assert "1 of these 5 clips" in evaluated(ppv, "--weights", run_of_folders, "--data", tmp_path / "test")[2]
+
+
+def test_held_out_clip_that_is_gone_counts_as_wrong(run_of_folders: Path, tmp_path: Path, ppv: Ppv) -> None:
+    clips, _, _ = evaluated(ppv, "--weights", run_of_folders)
+    next((tmp_path / "clips").rglob(clips[0])).unlink()
+    left, _, told = evaluated(ppv, "--weights", run_of_folders)
+    assert left == clips
+    assert told.startswith("warning: ")
+    assert f"{clips[0]}" in told
+    assert "(counted as wrong)" in told
+
+
+@pytest.mark.parametrize("more", [[], ["--skip-broken"]], ids=["strict", "lenient"])
+def test_clips_that_can_not_be_decoded_at_all_are_an_error_and_no_report(
+    more: list[str], folder: Path, tmp_path: Path, ppv: Ppv
+) -> None:
+    clip = folder / "clips" / "jump" / "0.mp4"
+    (tmp_path / "frames.list").write_text(f"{clip} 12 0\n{clip} 12 0\n", encoding="utf-8")
+    args = ("--data", tmp_path / "frames.list", "--format", "frames", "--workers", "0", "--out", tmp_path / "out")
+    answer = ppv("eval", "--weights", folder / "w.safetensors", *args, *more)
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert answer.stderr.startswith(f"error: not one of the 2 clips could be evaluated; first: {clip}")
+    assert answer.stderr.count(str(clip)) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_clips_are_by_default_what_those_of_the_run_were(folder: Path, tmp_path: Path, ppv: Ppv) -> None:
     run_dir = tmp_path / "run"
     (run_dir / "best").mkdir(parents=True)
@@ -137,7 +249,7 @@ def test_clips_are_by_default_what_those_of_the_run_were(folder: Path, tmp_path:
     assert answer.exit_code == 0, answer.stderr
     assert json.loads(answer.stdout)["num_clips"] == 1
     assert json.loads(answer.stdout)["failures"] == []
-    assert "no sub-folder holds a video" in ppv(*args, "--format", "videos").stderr
+    assert "frames/jump holds no clip" in ppv(*args, "--format", "videos").stderr
 
 
 def test_classes_in_an_error_are_quoted(folder: Path, tmp_path: Path, ppv: Ppv) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import ppvcli
 from ppvcli.configs.schema import DataConfig
-from ppvcli.datasets.catalog import open_split
+from ppvcli.datasets.catalog import describe_leftovers, open_split
 from ppvcli.datasets.loader import ClipLoader
 from ppvcli.errors import DatasetError
 from ppvcli.specs import Crop, Preprocess, Resize, Sampling
@@ -106,6 +106,16 @@ def test_prepared_frames_can_be_trained_on(tmp_path: Path) -> None:
         assert not [failure for batch in batches for failure in batch.failures]
         assert sum(len(batch.labels) for batch in batches) == len(samples) > 0
         assert np.ptp(batches[0].frames_nvthwc) > 50
+
+
+def test_leftovers_are_told_of_class_folders_of_videos_alone(tmp_path: Path) -> None:
+    (tmp_path / "stray.mp4").touch()
+    assert len(describe_leftovers(DataConfig(root=str(tmp_path), val_ratio=0.5))) == 1
+    assert describe_leftovers(DataConfig(root=str(tmp_path), val_ratio=0.5, format="frames")) == ()
+    assert describe_leftovers(DataConfig(root=str(tmp_path), val_ratio=0.5, csv="clips.csv")) == ()
+    lists = {"train_list": "a", "val_list": "b", "labels": "c"}
+    assert describe_leftovers(DataConfig(root=str(tmp_path), **lists)) == ()
+    assert describe_leftovers(DataConfig(root=str(tmp_path / "none"), val_ratio=0.5)) == ()
 
 
 def test_class_folders_of_frames_and_of_videos_can_lie_side_by_side(tmp_path: Path) -> None:

@@ -1,0 +1,153 @@
+"""A run keeps the clips it began with, whatever happens to their folder; the real network, 32x32 pixels."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ppvcli.configs.load import parse_config
+from ppvcli.configs.schema import TrainConfig
+from ppvcli.engine import run
+from ppvcli.engine.evaluate import evaluate
+from ppvcli.engine.launch import Cluster
+from ppvcli.engine.progress import StepReport
+from ppvcli.engine.run import resume, train
+from ppvcli.errors import DatasetError, UsageError
+from ppvcli.results import EpochResult, StartReport
+from ppvcli.video.render import write_video
+from ppvcli.weights.formats import read_weights
+
+
+class StopAfterEpoch:
+    """Ctrl-C once the first epoch is in its checkpoint."""
+
+    def on_start(self, report: StartReport) -> None:
+        pass
+
+    def on_step(self, report: StepReport) -> None:
+        pass
+
+    def on_eval_clip(self, done: int, total: int) -> None:
+        pass
+
+    def on_epoch(self, result: EpochResult) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("clips")
+    for i in range(6):
+        frames = np.full((12, 48, 48, 3), 40, np.uint8)
+        for t in range(12):
+            x = 2 * t if i % 2 else 24 - 2 * t
+            frames[t, 5 * i : 5 * i + 14, x : x + 14] = (230, 60, 40) if i % 2 else (40, 60, 230)
+        path = root / ("right" if i % 2 else "left") / f"{i}.mp4"
+        path.parent.mkdir(exist_ok=True)
+        write_video(path, frames)
+    return root
+
+
+@pytest.fixture(scope="module")
+def straight(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("straight")
+    train(make_config(clips), folder / "run", device="cpu")
+    return folder / "run"
+
+
+def make_config(clips: Path) -> TrainConfig:
+    tree = {
+        "model": {"name": "tsm_efflite0", "dropout": 0.3},
+        "data": {"root": str(clips), "val_ratio": 0.4, "num_workers": 0},
+        "input": {"resize": {"size_hw": [32, 32]}, "frame_interval": 1},
+        "optimizer": {"name": "adamw", "learning_rate": 1e-3},
+        "epochs": 2,
+        "batch_size": 2,
+        "seed": 3,
+    }
+    return parse_config(tree, source="test")
+
+
+def begin(clips: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of the clips, and a run on them that stopped after its first epoch."""
+    root = tmp_path / "clips"
+    shutil.copytree(clips, root)
+    with pytest.raises(KeyboardInterrupt):
+        train(make_config(root), tmp_path / "run", device="cpu", observer=StopAfterEpoch())
+    return root, tmp_path / "run"
+
+
+@pytest.mark.parametrize("is_moved", [False, True], ids=["in_place", "moved"])
+def test_resumed_run_after_clips_were_added_ends_with_the_weights_of_one_without(
+    is_moved: bool, clips: Path, straight: Path, tmp_path: Path
+) -> None:
+    root, run_dir = begin(clips, tmp_path)
+    for name in ("left/7.mp4", "right/8.mp4", "another class/1.mp4"):
+        (root / name).parent.mkdir(exist_ok=True)
+        shutil.copy(clips / "left" / "0.mp4", root / name)
+    if is_moved:
+        root = root.rename(tmp_path / "moved")
+    notes: list[str] = []
+    result = resume(run_dir, data=root if is_moved else None, device="cpu", note=notes.append)
+    assert notes == [f"{root}: 3 clips are newer than the run and not in it"]
+    assert (run_dir / "split.jsonl").read_bytes() == (straight / "split.jsonl").read_bytes()
+    expected, got = (read_weights(path / "last").tensors for path in (straight, run_dir))
+    assert expected.keys() == got.keys()
+    for key, tensor in expected.items():
+        assert np.array_equal(tensor, got[key]), key
+
+    report = evaluate(weights=run_dir / "last", device="cpu", num_workers=0)
+    assert report.num_clips == result.val.num_clips == 2
+    assert (report.wrong, report.loss) == (result.val.wrong, result.val.loss)
+    assert report.setup is not None
+    assert (report.setup.num_newer, report.setup.num_trained_on) == (3, 0)
+
+
+def test_removed_clips_stop_a_resumed_run_until_they_are_back(clips: Path, tmp_path: Path) -> None:
+    root, run_dir = begin(clips, tmp_path)
+    (root / "left").rename(tmp_path / "left")
+    with pytest.raises(DatasetError) as caught:
+        resume(run_dir, device="cpu")
+    assert caught.value.message.startswith(f"3 of the 6 clips of {run_dir} are gone; first: {root}/left/")
+    assert "--data DIR if they were moved" in str(caught.value.hint)
+    (tmp_path / "left").rename(root / "left")
+    assert len(resume(run_dir, device="cpu").epochs) == 2
+
+
+def test_processes_of_a_run_see_the_split_that_was_drawn_for_all(
+    clips: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, run_dir = tmp_path / "clips", tmp_path / "run"
+    shutil.copytree(clips, root)
+
+    def one_process(arguments: list[str], folder: Path, **_: object) -> None:
+        """What Paddle's launcher starts, in this process; a clip arrives in between."""
+        assert arguments[:3] == ["train", "--resume", str(folder)]
+        shutil.copy(clips / "left" / "0.mp4", root / "left" / "7.mp4")
+        resume(folder, device="cpu")
+
+    monkeypatch.setattr(run, "launch", one_process)
+    result = train(make_config(root), run_dir, device="cpu", cluster=Cluster(num_processes=2))
+    assert (run_dir / "split.jsonl").read_bytes() == (straight / "split.jsonl").read_bytes()
+    assert result.val.num_clips == 2
+
+
+def test_second_machine_of_a_run_joins_what_the_first_one_wrote_and_nothing_else(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = Cluster(num_processes=1, num_nodes=2, master="localhost:49178")
+    launched: list[Path] = []
+    monkeypatch.setattr(run, "launch", lambda arguments, run_dir, **_: launched.append(run_dir))
+    monkeypatch.setattr(run, "read_result", lambda *_, **__: None)
+    for _ in range(2):
+        train(make_config(clips), tmp_path, device="cpu", cluster=machines)
+    assert launched == [tmp_path] * 2
+    other = make_config(clips).model_copy(update={"seed": 4})
+    with pytest.raises(UsageError, match="already holds a run"):
+        train(other, tmp_path, device="cpu", cluster=machines)
+    with pytest.raises(UsageError, match="already holds a run"):
+        train(make_config(clips), tmp_path, device="cpu")
