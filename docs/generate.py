@@ -8,7 +8,7 @@ import re
 import sys
 import warnings
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -67,15 +67,27 @@ def _section(model: type[BaseModel], prefix: str, lines: list[str]) -> None:
     lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
     nested = []
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            nested.append((f"{prefix}{name}", field.annotation))
+        section = _section_type(field.annotation)
+        if section is not None:
+            nested.append((f"{prefix}{name}", section))
+        if section is not None and field.default is not None:
             continue
         default = "required" if field.is_required() else f"`{_yaml(field.default)}`"
+        kind = _type_name(field.annotation)
         meaning = " ".join((field.description or "").split())
-        lines.append(f"| `{prefix}{name}` | {_type_name(field.annotation)} | {default} | {meaning} |")
-    for name, kind in nested:
-        lines.append(f"\n## {name}\n\n{inspect.getdoc(kind)}\n")
-        _section(kind, f"{name}.", lines)
+        if section is not None:
+            kind = f"[section](#{prefix}{name}) or null".replace(".", "")
+            meaning = meaning or str(inspect.getdoc(section)).splitlines()[0]
+        lines.append(f"| `{prefix}{name}` | {kind} | {default} | {meaning} |")
+    for name, inner in nested:
+        lines.append(f"\n## {name}\n\n{inspect.getdoc(inner)}\n")
+        _section(inner, f"{name}.", lines)
+
+
+def _section_type(annotation: object) -> type[BaseModel] | None:
+    """The section that a key holds, always or where it is not null."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _type_name(annotation: object) -> str:
@@ -83,18 +95,20 @@ def _type_name(annotation: object) -> str:
     if hasattr(annotation, "__metadata__"):
         return _type_name(args[0])
     if annotation in (str, int, float, bool):
-        return annotation.__name__  # type: ignore[attr-defined]
+        return annotation.__name__
     if annotation is type(None):
         return "null"
-    if all(isinstance(arg, str) for arg in args):
+    if get_origin(annotation) is Literal:
         return " or ".join(f"`{arg}`" for arg in args)
-    if Ellipsis in args:
-        return f"list of {_type_name(args[0])}"
+    if get_origin(annotation) is tuple:
+        return f"list of {'' if Ellipsis in args else f'{len(args)} '}{_type_name(args[0])}"
     return " or ".join(_type_name(arg) for arg in args)
 
 
 def _yaml(value: object) -> str:
-    words = {"None": "null", "True": "true", "False": "false"}
+    words = {"None": "null", "True": "true", "False": "false", "": "''"}
+    if isinstance(value, tuple):
+        return str(list(value))
     return words.get(str(value), str(value))
 
 

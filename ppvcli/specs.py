@@ -14,9 +14,13 @@ MAX_PIXELS = 8192 * 8192
 """Width x height that a frame may have."""
 
 VIDEO_SUFFIXES = frozenset(
-    (".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+    (
+        *(".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2t", ".m2ts", ".m2v", ".m4v"),
+        *(".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob"),
+        *(".webm", ".wmv", ".wtv"),
+    )
 )
-"""What is taken for a video in a folder."""
+"""What is taken for a video in a folder, in any case; `video/container.py` opens all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,18 +113,21 @@ def train(
             )
         run.start(None, resume, data=data)
         return
-    name = _config_name(config, model)
+    name, weights = _choose_config(config, model)
     flags = {
         ("--data", "data.root"): None if data is None else str(data),
         ("--epochs", "epochs"): epochs,
         ("--val-ratio", "data.val_ratio"): val_ratio,
         ("--group-pattern", "data.group_pattern"): group_pattern,
+        ("--model", "model.pretrained"): weights if finetune is None else None,
         ("--finetune", "model.pretrained"): finetune,
         ("--amp", "amp"): amp,
     }
     source = load.Source(name, tuple(_changes(flags, overrides or [])))
     settings = load.load_source(source)
-    if print_config:
+    if print_config and as_json:
+        output.print_json(settings.model_dump(mode="json"))
+    elif print_config:
         output.print_line(load.dump_config(settings).rstrip())
     elif check_data:
         check_clips(settings, out=out, as_json=as_json)
@@ -153,6 +156,9 @@ def _choose_cluster(gpus: str | None, nproc: int | None, *, nnodes: int, master:
         if nnodes > 1 or master is not None:
             raise UsageError("--nnodes and --master need to know the processes of each machine", hint="--gpus 0,1,2,3")
         return None
+    from ppvcli.models.device import load_paddle
+
+    load_paddle()  # comes with the next import; the environment is still set in time for the processes that compute
     from ppvcli.engine.launch import Cluster
 
     if gpus is None:
@@ -175,24 +181,36 @@ def _choose_place(cluster: Cluster | None, *, cpu: bool, gpu: bool, device: str 
     return kind
 
 
-def _config_name(config: str | None, model: str | None) -> str:
-    from ppvcli.configs.load import list_configs
-    from ppvcli.models.zoo import get_model_row
-
+def _choose_config(config: str | None, model: str | None) -> tuple[str, str | None]:
+    """The config, and the model whose weights it is to start from in place of its own."""
     if config is None and model is None:
         raise UsageError("say what to train: --config or --model", hint="ppv train --model tsm_efflite0 --data DIR")
     if config is not None and model is not None:
         raise UsageError("--config and --model both say what to train", hint="keep one of them")
-    if config is not None:
-        return config
-    name = f"{get_model_row(model or '').name}_folder"
-    if name not in list_configs():
-        known = ", ".join(known.removesuffix("_folder") for known in list_configs() if known.endswith("_folder"))
-        raise UsageError(
-            f"no recipe to fine-tune {model} on a folder; there is one for: {known}",
-            hint=f"one of these with --finetune {model}, or --config",
-        )
-    return name
+    return (config, None) if config is not None else _choose_recipe(model or "")
+
+
+def _choose_recipe(model: str) -> tuple[str, str | None]:
+    """The recipe that fine-tunes a model on a folder; where it is that of an equal network, the model as its start."""
+    from ppvcli.configs.load import list_configs
+    from ppvcli.models.zoo import get_model_row
+
+    row = get_model_row(model)
+    recipes = {name.removesuffix("_folder"): name for name in list_configs() if name.endswith("_folder")}
+    if row.name in recipes:
+        return recipes[row.name], None
+    has_weights = row.bundled or row.url is not None
+    kin = []
+    for other in map(get_model_row, recipes):
+        if has_weights and (other.network, other.preprocess) == (row.network, row.preprocess):
+            return recipes[other.name], row.name
+        if (other.network.architecture, other.network.depth) == (row.network.architecture, row.network.depth):
+            kin.append(other.name)
+    refusal = f"no recipe to fine-tune {model} on a folder"
+    if not kin:
+        raise UsageError(refusal, hint="--config FILE with one of your own; ppv train --list-configs shows the shipped")
+    start = f" --finetune {row.name}" if has_weights else ""
+    raise UsageError(f"{refusal}; there is one for: {', '.join(kin)}", hint=f"ppv train --model {kin[0]}{start} ...")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,21 +228,26 @@ class _Run:
     ) -> None:
         """Trains into `run_dir`, or goes on with what is there, and the clips in `data`, where `settings` is None."""
         from ppvcli.deploy.machine import usable_cores
-        from ppvcli.engine.cpu import load_paddle, set_threads, tune_math_library
+        from ppvcli.engine.cpu import set_threads, tune_math_library
+        from ppvcli.models.device import load_paddle
 
         # before Paddle is imported, and for this process and those it starts alone
         tune_math_library(os.environ)
         num_processes = 1 if self.cluster is None else self.cluster.num_processes
         set_threads(os.environ, self.threads, default=max(1, usable_cores() // num_processes))
         load_paddle()
+        from ppvcli.datasets.catalog import describe_leftovers
         from ppvcli.engine.checkpoint import CONFIG_FILE, num_finished_epochs
+        from ppvcli.engine.curves import CURVES_FILE
         from ppvcli.engine.run import resume, train
 
+        for remark in () if settings is None else describe_leftovers(settings.data):
+            output.show_warning(remark)
         num_before = num_finished_epochs(run_dir)
         try:
             with open_watcher() as watcher:
                 if settings is None:
-                    start = partial(resume, run_dir, data=data)
+                    start = partial(resume, run_dir, data=data, note=output.show_note)
                 else:
                     start = partial(train, settings, run_dir, source=source)
                 result = start(
@@ -238,6 +261,8 @@ class _Run:
             begun = (run_dir / CONFIG_FILE).exists()  # not yet while weights are fetched
             hint = f"ppv train --resume {run_dir}" if begun else "the same command starts the run anew"
             raise InterruptedRunError("interrupted", hint=hint) from None
+        if not (run_dir / CURVES_FILE).exists():
+            output.show_warning(f"no {CURVES_FILE}: it needs matplotlib; pip install 'ppvcli[plot]'")
         if len(result.epochs) == num_before:
             output.show_note(f"{run_dir} is finished: nothing is left to train after epoch {num_before}")
         if self.as_json:

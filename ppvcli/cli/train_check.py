@@ -19,8 +19,11 @@ MAX_LINES = 40
 
 
 def check_clips(settings: TrainConfig, *, out: Path | None, as_json: bool) -> None:
-    """Decodes every clip that the config names and prints what is wrong; exit code 1 if a clip is broken."""
-    from ppvcli.datasets.catalog import open_split
+    """Decodes every clip that the config names and prints what is wrong.
+
+    Exit code 1 for what spoils a training: a broken clip, one on both sides, a class without a clip to train on.
+    """
+    from ppvcli.datasets.catalog import describe_leftovers, open_split
     from ppvcli.datasets.check import check_data, write_check
     from ppvcli.deploy.machine import usable_cores
     from ppvcli.video.limits import DecodeLimits
@@ -38,7 +41,9 @@ def check_clips(settings: TrainConfig, *, out: Path | None, as_json: bool) -> No
         output.print_json(check.to_dict())
     else:
         _show(check, out)
-    if check.broken:
+    for remark in describe_leftovers(settings.data):
+        output.show_warning(remark)
+    if check.broken or check.on_both_sides or check.classes_without_train:
         raise typer.Exit(1)
 
 

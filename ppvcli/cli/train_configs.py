@@ -26,7 +26,7 @@ class _Row:
     epochs: int
 
     def cells(self) -> tuple[str, ...]:
-        start = "own weights" if self.starts_from == self.model else self.starts_from or "nothing"
+        start = "its published weights" if self.starts_from == self.model else self.starts_from or "nothing"
         taught = "" if self.teacher is None else f", taught by {self.teacher}"
         return (self.name, self.model, self.data, start + taught, str(self.epochs))
 

@@ -109,10 +109,10 @@ def read_lines(path: Path) -> list[str]:
         raise DatasetError(f"can't read {path}: {error}", hint="check data.root and the list names") from error
 
 
-def faults_error(faults: Sequence[str]) -> DatasetError:
+def faults_error(faults: Sequence[str], *, hint: str | None = None) -> DatasetError:
     """One error for all faults of a file, one a line; of very many, the first ones and their number."""
     more = [f"... and {len(faults) - MAX_FAULTS} more faults"] if len(faults) > MAX_FAULTS else []
-    return DatasetError("\n".join([*faults[:MAX_FAULTS], *more]))
+    return DatasetError("\n".join([*faults[:MAX_FAULTS], *more]), hint=hint)
 
 
 def _read_row(row: str, root: Path, *, format: Format, suffix: str) -> Sample:

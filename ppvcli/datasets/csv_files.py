@@ -38,8 +38,8 @@ def read_csv(path: Path, root: Path, *, labels: Sequence[str] | None = None, for
     """The clips of a CSV file with the columns `path` (relative to `root`), `label` and perhaps `split` (train or val).
 
     `label` holds class names. Their indices are those of `labels`, or, without it, of the sorted names in the file.
-    Other columns are left alone, blank lines skipped, spaces around a value dropped. UTF-8, with or without a byte
-    order mark.
+    Columns may be in upper case; others are left alone, blank lines skipped, spaces around a value dropped. UTF-8, with
+    or without a byte order mark.
 
     Raises: DatasetError for an unreadable file or, by line and all at once, for what is wrong with its rows.
     """
@@ -84,12 +84,7 @@ def _rows(path: Path, faults: list[str]) -> Iterator[tuple[int, str, str, str | 
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        columns = {name: header.index(name) for name in ("path", "label", "split") if name in header}
-        if not {"path", "label"} <= columns.keys():
-            raise DatasetError(
-                f"{path}: the first line names the columns {', '.join(header) or '(none)'}, but not path and label",
-                hint="let the file begin with: path,label",
-            )
+        columns = _find_columns(header, path=path)
         for fields in reader:
             values = [field.strip() for field in fields]
             if not any(values):
@@ -101,3 +96,21 @@ def _rows(path: Path, faults: list[str]) -> Iterator[tuple[int, str, str, str | 
             yield reader.line_num, values[columns["path"]], values[columns["label"]], split
     except csv.Error as error:
         raise DatasetError(f"{path}:{reader.line_num}: {error}") from error
+
+
+def _find_columns(header: Sequence[str], *, path: Path) -> dict[str, int]:
+    """Where `path`, `label` and perhaps `split` stand, in upper or lower case. Raises: DatasetError."""
+    names = [name.lower() for name in header]
+    columns: dict[str, int] = {name: names.index(name) for name in ("path", "label", "split") if name in names}
+    shown = ", ".join(header) or "(none)"
+    if not {"path", "label"} <= columns.keys():
+        raise DatasetError(
+            f"{path}: the first line names the columns {shown}, but not path and label",
+            hint="let the file begin with: path,label",
+        )
+    if twice := [name for name in columns if names.count(name) > 1]:
+        raise DatasetError(
+            f"{path}: the first line names the columns {shown}, {' and '.join(twice)} more than once",
+            hint="rename the column that is not meant",
+        )
+    return columns

@@ -4,40 +4,69 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ppvcli.datasets.annotations import Format, Sample
+from ppvcli.datasets.annotations import Format, Sample, faults_error
 from ppvcli.errors import DatasetError
 from ppvcli.specs import VIDEO_SUFFIXES
 from ppvcli.video.frame_folder import last_frame_number
+
+_NO_GROUPS = (
+    "another --group-pattern or data.val_groups; or no groups: "
+    "--val-ratio 0.2 --set data.val_groups=null --set data.group_pattern=null"
+)
+_EXPECTED: dict[Format, str] = {
+    "videos": f"known endings: {' '.join(sorted(VIDEO_SUFFIXES))}",
+    "frames": "a clip is a folder with files img_00001.jpg, img_00002.jpg, ...",
+}
+MAX_ENDINGS = 5
+"""That a message counts."""
 
 
 def scan_class_folders(root: Path, *, format: Format = "videos") -> tuple[tuple[Sample, ...], tuple[str, ...]]:
     """Every clip below the sub-folders of `root`, in sorted order, and the sub-folders' names as classes.
 
-    With `frames` a clip is a folder with files `img_00001.jpg`, .... Hidden folders and folders without a clip are no
-    classes. Raises: DatasetError where there is no class.
+    With `frames` a clip is a folder with files `img_00001.jpg`, .... Hidden folders are no classes.
+
+    Raises: DatasetError where there is no sub-folder, and for sub-folders without a clip, all at once.
     """
     if not root.is_dir():
         raise DatasetError(f"no folder {root}", hint="--data DIR, with one sub-folder of clips per class")
     find = _find_videos if format == "videos" else _find_frame_folders
-    clips = {
-        folder.name: find(folder)
-        for folder in sorted(root.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
-    }
-    labels = tuple(name for name, found in clips.items() if found)
-    if not labels:
+    clips = {folder: find(folder) for folder in _class_folders(root)}
+    if not clips:
         if format == "videos":
             raise DatasetError(f"{root}: no sub-folder holds a video", hint="expected DIR/<class name>/<clip>.mp4")
         raise DatasetError(
             f"{root}: no sub-folder holds a folder of frames", hint="expected DIR/<class name>/<clip>/img_00001.jpg"
         )
-    samples = (Sample(path, i, count) for i, name in enumerate(labels) for path, count in clips[name])
-    return tuple(samples), labels
+    empty = [folder for folder, found in clips.items() if not found]
+    if empty:
+        raise faults_error(
+            [f"{folder} holds no clip, but {_describe(_count_endings(folder))}" for folder in empty],
+            hint=f"convert or rename the files, remove the folder, or name the clips in a CSV; {_EXPECTED[format]}",
+        )
+    samples = (Sample(path, i, count) for i, found in enumerate(clips.values()) for path, count in found)
+    return tuple(samples), tuple(folder.name for folder in clips)
+
+
+def describe_unused(root: Path) -> tuple[str, ...]:
+    """A line each about clips outside of class folders and about files in them that are no videos by their ending."""
+    remarks = []
+    if num_stray := sum(_is_video(path) for path in root.iterdir()):
+        remarks.append(f"{root}: clips outside of class folders are not used: {num_stray}")
+    endings: Counter[str] = Counter()
+    for folder in _class_folders(root):
+        endings += _count_endings(folder)
+    for suffix in VIDEO_SUFFIXES:
+        del endings[suffix]
+    if endings:
+        remarks.append(f"{root}: files with no ending of a video are not used: {_describe(endings)}")
+    return tuple(remarks)
 
 
 def split_by_ratio(samples: Sequence[Sample], val_ratio: float, *, seed: int) -> tuple[tuple[Sample, ...], ...]:
@@ -63,13 +92,17 @@ def split_by_group(
     for sample in samples:
         match = re.search(pattern, sample.path.name)
         if match is None:
-            raise DatasetError(f"group pattern '{pattern}' is not found in file name '{sample.path.name}'")
+            raise DatasetError(
+                f"group pattern '{pattern}' is not found in file name '{sample.path.name}'", hint=_NO_GROUPS
+            )
         groups.append(match.group(1))
     names = sorted(set(groups))
     if val_groups is not None:
         unknown = sorted(set(val_groups) - set(names))
         if unknown:
-            raise DatasetError(f"no clip of held-out groups {', '.join(unknown)}; groups: {', '.join(names[:30])}")
+            raise DatasetError(
+                f"no clip of held-out groups {', '.join(unknown)}; groups: {', '.join(names[:30])}", hint=_NO_GROUPS
+            )
         held_out = set(val_groups)
     else:
         held_out = set()
@@ -81,9 +114,29 @@ def split_by_group(
     return _divide(samples, {i for i, group in enumerate(groups) if group in held_out})
 
 
+def _class_folders(root: Path) -> list[Path]:
+    return [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+
+
+def _is_video(path: Path) -> bool:
+    """By its ending; `._walk.mp4` is none, but what macOS keeps beside `walk.mp4` on other disks."""
+    return not path.name.startswith(".") and path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+
+
+def _count_endings(folder: Path) -> Counter[str]:
+    """Of the files below `folder` that are not hidden, in lower case."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return Counter(path.suffix.lower() for path in files)
+
+
+def _describe(endings: Counter[str]) -> str:
+    """Such as `5 .xyz, 2 .txt`; the most frequent first."""
+    shown = [f"{count} {suffix or 'without ending'}" for suffix, count in endings.most_common(MAX_ENDINGS)]
+    return ", ".join([*shown, "..."] if len(endings) > MAX_ENDINGS else shown) or "no files at all"
+
+
 def _find_videos(folder: Path) -> list[tuple[Path, int | None]]:
-    videos = (path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
-    return [(path, None) for path in sorted(videos)]
+    return [(path, None) for path in sorted(folder.rglob("*")) if _is_video(path)]
 
 
 def _find_frame_folders(folder: Path) -> list[tuple[Path, int | None]]:

@@ -9,17 +9,18 @@ import paddle
 from ppvcli.configs.schema import OptimizerConfig, ScheduleConfig
 
 
-def learning_rate(peak: float, schedule: ScheduleConfig, *, epoch: float, num_epochs: int) -> float:
-    """The learning rate at a fractional epoch (step / steps per epoch).
+def learning_rate(peak: float, schedule: ScheduleConfig, *, epoch: float, num_epochs: int, num_steps: int) -> float:
+    """The learning rate at a fractional epoch (step / steps per epoch) of a run with `num_steps` in all.
 
     `cosine`: from `peak` at epoch 0 to 0 at `num_epochs`; before `warmup_epochs`, half of the run at most, a line from
-    the start value to what the cosine has there. `step`: `peak`, times `factor` for every milestone that is reached.
+    the start value to what the cosine has there (a run of a single step would train nothing with it, and has none).
+    `step`: `peak`, times `factor` for every milestone that is reached.
     Source: the two schedules of the reference (golden `lr`).
     """
     if schedule.name == "step":
         return peak * schedule.factor ** sum(epoch >= milestone for milestone in schedule.milestones)
     # a run for a try, of one epoch, would else only climb to a cosine that has reached 0
-    warmup = min(schedule.warmup_epochs, num_epochs / 2)
+    warmup = min(schedule.warmup_epochs, num_epochs / 2) if num_steps > 1 else 0.0
     if epoch >= warmup:
         return _cosine(peak, epoch, num_epochs)
     start = peak * schedule.warmup_start_ratio

@@ -148,6 +148,7 @@ class Trainer:
                 self.config.schedule,
                 epoch=epoch + step / self.num_steps,
                 num_epochs=self.config.epochs,
+                num_steps=self.config.epochs * self.num_steps,
             )
             self._step([batch for batch in group if len(batch.labels)], epoch, step, rate=rate, meter=meter)
             self._report_step(epoch, step, rate, meter=meter)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ppvcli.errors import WeightsError
 from ppvcli.video.render import render_action, write_video
@@ -40,7 +41,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(not has_backbone(), reason="needs the backbone from pip: ppvcli[efflite0]")
-def test_folder_of_clips_becomes_a_model_that_eval_and_predict_take(clips: Path, tmp_path: Path, ppv: Ppv) -> None:
+def test_folder_of_clips_becomes_a_model_that_eval_and_predict_take(
+    clips: Path, tmp_path: Path, ppv: Ppv, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tmp_path / "run"
     settings = ["--epochs", "1", "--val-ratio", "0.5", "--group-pattern", r"g(\d)", "--set", "data.num_workers=0"]
     trained = ppv("train", "--model", "tsm_efflite0", "--data", clips, "--out", run, *settings, "--json")
@@ -77,9 +80,17 @@ def test_folder_of_clips_becomes_a_model_that_eval_and_predict_take(clips: Path,
     (run / "curves.png").unlink(missing_ok=True)
     resumed = ppv("train", "--resume", run, "--json")
     shutil.move(tmp_path / "bend", clips)
-    assert (resumed.exit_code, resumed.stderr) == (0, f"{run} is finished: nothing is left to train after epoch 1\n")
-    assert json.loads(resumed.stdout) == result
-    assert (run / "curves.png").exists() == (importlib.util.find_spec("matplotlib") is not None)
+    assert (resumed.exit_code, json.loads(resumed.stdout)) == (0, result)
+    warning = "warning: no curves.png: it needs matplotlib; pip install 'ppvcli[plot]'\n"
+    finished = f"{run} is finished: nothing is left to train after epoch 1\n"
+    drawn = importlib.util.find_spec("matplotlib") is not None
+    assert (run / "curves.png").exists() == drawn
+    assert resumed.stderr == (finished if drawn else warning + finished)
+
+    (run / "curves.png").unlink(missing_ok=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("ppvcli.engine.run.write_curves", lambda *_: False)
+        assert ppv("train", "--resume", run).stderr.startswith(warning)
 
 
 def test_list_configs_shows_what_the_shipped_ones_say(ppv: Ppv) -> None:
@@ -91,7 +102,7 @@ def test_list_configs_shows_what_the_shipped_ones_say(ppv: Ppv) -> None:
     assert list(lines) == ["config", *list_configs()]
     assert lines["tsm_efflite0_weizmann_videos"] == "tsm_efflite0 videos, folders imagenet 15"
     assert lines["tsm_ucf101_frames"] == "tsm_ucf101 frames, lists tsm_k400 25"
-    assert lines["tsm_k400_folder"] == "tsm_k400 videos, folders own weights 20"
+    assert lines["tsm_k400_folder"] == "tsm_k400 videos, folders its published weights 20"
     assert lines["pptsmv2_k400_8frames_uniform_dml"].endswith("imagenet, taught by pptsm 120")
     rows = json.loads(ppv("train", "--list-configs", "--json").stdout)
     for row in rows:
@@ -107,6 +118,52 @@ def test_print_config_shows_flags_and_overrides(ppv: Ppv) -> None:
     assert answer.exit_code == 0
     assert "root: 'a b: c'" in answer.stdout
     assert "epochs: 3" in answer.stdout
+
+
+def test_print_config_as_json_holds_what_the_yaml_says(ppv: Ppv) -> None:
+    args = ["train", "--config", "tsm_k400_folder", "--data", "x", "--print-config"]
+    assert json.loads(ppv(*args, "--json").stdout) == yaml.safe_load(ppv(*args).stdout)
+
+
+@pytest.mark.parametrize(
+    ("args", "recipe", "start"),
+    [
+        (["--model", "tsm_efflite0"], "tsm_efflite0", "imagenet"),
+        (["--model", "tsm_efflite0_weizmann"], "tsm_efflite0", "tsm_efflite0_weizmann"),
+        (["--model", "tsm_efflite0_weizmann", "--finetune", "a/run"], "tsm_efflite0", "a/run"),
+        (["--model", "tsm_ucf101"], "tsm_k400", "tsm_ucf101"),
+        (["--model", "pptsm_r50_k400_uniform_distill"], "pptsm_r50_k400_uniform", "pptsm_r50_k400_uniform_distill"),
+    ],
+)
+def test_model_without_a_recipe_of_its_own_takes_that_of_its_network(
+    args: list[str], recipe: str, start: str, ppv: Ppv
+) -> None:
+    printed = json.loads(ppv("train", *args, "--data", "x", "--print-config", "--json").stdout)
+    assert printed["model"]["name"] == recipe
+    assert printed["model"]["pretrained"] == start
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "hint"),
+    [
+        ("tsn", "no recipe to fine-tune tsn on a folder\n", "--config FILE with one of your own"),
+        (
+            "pptsm_r50_k400_dense",
+            "on a folder; there is one for: pptsm_r50_k400_uniform\n",
+            "ppv train --model pptsm_r50_k400_uniform --finetune pptsm_r50_k400_dense ...",
+        ),
+        (
+            "pptsmv2_k400_16f_lta",  # has no weights to start from
+            "on a folder; there is one for: pptsmv2_k400_16f_dml_student\n",
+            "ppv train --model pptsmv2_k400_16f_dml_student ...",
+        ),
+    ],
+)
+def test_refusal_of_a_model_names_the_recipes_that_its_weights_fit(model: str, words: str, hint: str, ppv: Ppv) -> None:
+    answer = ppv("train", "--model", model, "--data", "x")
+    assert answer.exit_code == 2
+    assert words in answer.stderr
+    assert f"hint: {hint}" in answer.stderr
 
 
 @pytest.mark.parametrize(
@@ -207,6 +264,52 @@ def test_check_of_the_data_names_what_is_broken_and_writes_it(clips: Path, tmp_p
     rows = (tmp_path / "problems.tsv").read_text(encoding="utf-8").splitlines()
     assert [row.split("\t")[0] for row in rows] == ["problem", "broken"]
     assert json.loads(ppv(*settings, "--json").stdout)["broken"][0][0].endswith("bend_g2.mp4")
+
+
+@pytest.mark.parametrize(
+    ("rows", "exit_code", "kind"),
+    [
+        (["bend_g0,bend,train", "jack_g0,jack,train", "jack_g1,jack,val"], 0, "class: bend: has no clip held out"),
+        (["bend_g0,bend,train", "bend_g1,bend,val", "jack_g1,jack,val"], 1, "class: jack: has no clip to train on"),
+        (["bend_g0,bend,train", "bend_g0,bend,train", "bend_g1,bend,val"], 0, "repeated: "),
+        (["bend_g0,bend,train", "bend_g0,bend,val"], 1, "on both sides: "),
+    ],
+)
+def test_check_of_the_data_fails_for_what_spoils_a_training(
+    rows: list[str], exit_code: int, kind: str, clips: Path, tmp_path: Path, ppv: Ppv
+) -> None:
+    table = ["path,label,split"]
+    for row in rows:
+        name, action, side = row.split(",")
+        table.append(f"{clips}/{action}/{name}.mp4,{action},{side}")
+    (tmp_path / "clips.csv").write_text("\n".join(table))
+    settings = ["--set", "data.csv=clips.csv", "--set", "data.val_ratio=null", "--check-data"]
+    answer = ppv("train", "--model", "tsm_efflite0", "--data", tmp_path, *settings)
+    assert (answer.exit_code, answer.stderr) == (exit_code, "")
+    assert answer.stdout.startswith(kind)
+    assert "0 broken, 1 problems in all" in answer.stdout
+
+
+def test_clips_that_no_class_has_are_told_before_hours_go_into_a_training(
+    clips: Path, tmp_path: Path, ppv: Ppv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "clips"
+    shutil.copytree(clips, data)
+    shutil.copy(clips / "bend" / "bend_g0.mp4", data)
+    args = ["train", "--model", "tsm_efflite0", "--data", data, "--val-ratio", "0.5", "--out", tmp_path / "out"]
+    warning = f"warning: {data}: clips outside of class folders are not used: 1\n"
+    checked = ppv(*args, "--check-data")
+    assert (checked.exit_code, checked.stderr) == (0, warning)
+    (tmp_path / "out").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("ppvcli.engine.run.train", lambda *_, **__: 1 / 0)
+        assert ppv(*args).stderr.startswith(warning)
+    (data / "walk").mkdir()
+    (data / "walk" / "a.xyz").touch()
+    for more in ([], ["--check-data"]):
+        answer = ppv(*args, *more)
+        assert (answer.exit_code, answer.stdout) == (1, "")
+        assert f"error: {data}/walk holds no clip, but 1 .xyz" in answer.stderr
 
 
 def test_writer_that_is_not_there_leaves_no_run_behind(clips: Path, tmp_path: Path, ppv: Ppv) -> None:

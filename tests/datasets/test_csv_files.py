@@ -51,6 +51,13 @@ def test_split_column_divides_the_clips(tmp_path: Path) -> None:
     assert [sample.path.name for sample in table.side("val")] == ["a.mp4"]
 
 
+@pytest.mark.parametrize("header", ["Path,Label,Split", "PATH, LABEL ,SPLIT"])
+def test_columns_are_known_in_any_case(header: str, tmp_path: Path) -> None:
+    table = read_csv(write(tmp_path / "a.csv", f"{header}\nA.mp4,Walk,train\n"), tmp_path)
+    assert (table.samples, table.labels) == ((Sample(tmp_path / "A.mp4", 0),), ("Walk",))
+    assert table.sides == ("train",)
+
+
 def test_given_classes_decide_the_indices_and_other_names_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "path,label\na.mp4,walk\n")
     assert read_csv(path, tmp_path, labels=("walk", "bend")).samples == (Sample(tmp_path / "a.mp4", 0),)
@@ -84,6 +91,8 @@ def test_many_faults_are_cut_at_twenty(tmp_path: Path) -> None:
         ("", r"the columns \(none\), but not path and label"),
         ("a.mp4,walk\n", "the columns a.mp4, walk, but not path and label"),
         ("path;label\na.mp4;walk\n", "the columns path;label, but not path and label"),
+        ("Path,id\n", "the columns Path, id, but not path and label"),
+        ("Path,path,label\n", "the columns Path, path, label, path more than once"),
         ("path,label\n", "no clips listed"),
         ('path,label\n"a.mp4,walk\n', r"a\.csv:\d: unexpected end of data"),
         ('path,label\n"a"b,walk\n', r"a\.csv:2: "),

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from ppvcli.configs.schema import DataConfig
-from ppvcli.datasets.annotations import Sample
+from ppvcli.datasets.annotations import Format, Sample
 from ppvcli.datasets.catalog import open_split
-from ppvcli.datasets.folder import scan_class_folders, split_by_group, split_by_ratio
+from ppvcli.datasets.folder import describe_unused, scan_class_folders, split_by_group, split_by_ratio
 from ppvcli.errors import DatasetError
+from ppvcli.specs import VIDEO_SUFFIXES
 
 
 def make(root: Path, *names: str) -> None:
@@ -19,7 +20,16 @@ def make(root: Path, *names: str) -> None:
 
 
 def test_sub_folders_with_videos_are_the_classes_in_sorted_order(tmp_path: Path) -> None:
-    make(tmp_path, "walk/b.avi", "walk/deep/a.MP4", "bend/c.avi", "notes/readme.txt", ".cache/x.avi", "stray.avi")
+    make(
+        tmp_path,
+        "walk/b.avi",
+        "walk/deep/a.MP4",
+        "bend/c.avi",
+        "bend/readme.txt",
+        ".cache/x.avi",
+        "walk/._b.avi",
+        "stray.avi",
+    )
     samples, labels = scan_class_folders(tmp_path)
     assert labels == ("bend", "walk")
     assert [(s.path.relative_to(tmp_path).as_posix(), s.label) for s in samples] == [
@@ -32,7 +42,7 @@ def test_sub_folders_with_folders_of_frames_are_the_classes(tmp_path: Path) -> N
         tmp_path,
         *(f"walk/b/img_{i:05d}.jpg" for i in (1, 2, 3)),
         *("walk/deep/a/img_00001.jpg", "bend/c/img_00001.jpg", "bend/c/img_00002.jpg", "bend/c/notes.txt"),
-        *("videos/x.avi", "other/d/frame000001.jpg", ".cache/e/img_00001.jpg"),
+        *("walk/x.avi", "bend/d/frame000001.jpg", ".cache/e/img_00001.jpg"),
     )
     samples, labels = scan_class_folders(tmp_path, format="frames")
     assert labels == ("bend", "walk")
@@ -40,7 +50,47 @@ def test_sub_folders_with_folders_of_frames_are_the_classes(tmp_path: Path) -> N
         ("bend/c", 0, 2), ("walk/b", 1, 3), ("walk/deep/a", 1, 1),
     ]  # fmt: skip
     with pytest.raises(DatasetError, match="no sub-folder holds a folder of frames"):
-        scan_class_folders(tmp_path / "videos", format="frames")
+        scan_class_folders(tmp_path / "walk" / "b", format="frames")
+
+
+@pytest.mark.parametrize(
+    ("format", "lines", "hint"),
+    [
+        ("videos", ["jack holds no clip, but 2 .xyz, 1 .txt", "run holds no clip, but no files at all"], ".mts"),
+        (
+            "frames",
+            ["bend holds no clip, but 1 .mp4", "jack holds no clip, but 2 .xyz, 1 .txt",
+             "run holds no clip, but no files at all"],
+            "img_00001.jpg",
+        ),
+    ],
+)  # fmt: skip
+def test_sub_folders_without_a_clip_are_all_named_with_what_they_hold(
+    format: Format, lines: list[str], hint: str, tmp_path: Path
+) -> None:
+    make(tmp_path, "walk/a.mp4", "walk/a/img_00001.jpg", "bend/b.mp4")
+    make(tmp_path, "jack/c.xyz", "jack/deep/d.XYZ", "jack/n.txt", "jack/.DS_Store")
+    (tmp_path / "run").mkdir()
+    with pytest.raises(DatasetError) as caught:
+        scan_class_folders(tmp_path, format=format)
+    assert [line.removeprefix(f"{tmp_path}/") for line in caught.value.message.splitlines()] == lines
+    assert hint in (caught.value.hint or "")
+
+
+def test_files_that_belong_to_no_class_are_counted(tmp_path: Path) -> None:
+    make(tmp_path, "walk/a.mp4", "bend/b.MTS")
+    assert describe_unused(tmp_path) == ()
+    make(tmp_path, "c.mp4", "d.mts", "labels.txt", ".hidden.mp4", "walk/deep/c.xyz", "bend/e.xyz", "bend/LICENSE")
+    (tmp_path / "walk" / ".thumbnail.png").touch()
+    assert describe_unused(tmp_path) == (
+        f"{tmp_path}: clips outside of class folders are not used: 2",
+        f"{tmp_path}: files with no ending of a video are not used: 2 .xyz, 1 without ending",
+    )
+
+
+def test_guide_names_every_ending_of_a_clip() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "data.md").read_text(encoding="utf-8")
+    assert [suffix for suffix in sorted(VIDEO_SUFFIXES) if f"`{suffix}`" not in guide] == []
 
 
 def test_folder_without_classes_is_an_error(tmp_path: Path) -> None:
@@ -81,10 +131,13 @@ def test_named_groups_are_held_out() -> None:
     train, val = split_by_group(samples, "^([a-z]+)_", val_groups=("bob",), val_ratio=None, seed=0)
     assert [s.path.name for s in val] == ["bob_wave.avi"]
     assert len(train) == 2
-    with pytest.raises(DatasetError, match="held-out groups dan; groups: ann, bob, cid"):
+    with pytest.raises(DatasetError, match="held-out groups dan; groups: ann, bob, cid") as unknown:
         split_by_group(samples, "^([a-z]+)_", val_groups=("dan",), val_ratio=None, seed=0)
-    with pytest.raises(DatasetError, match="is not found in file name"):
+    with pytest.raises(DatasetError, match="is not found in file name") as unfit:
         split_by_group(samples, r"g(\d+)", val_groups=None, val_ratio=0.5, seed=0)
+    for caught in (unknown, unfit):
+        flags = (caught.value.hint or "").rpartition(": ")[2]
+        assert flags == "--val-ratio 0.2 --set data.val_groups=null --set data.group_pattern=null"
 
 
 def test_split_that_leaves_a_side_empty_is_an_error() -> None:

@@ -35,7 +35,11 @@ def test_learning_rate_of_shipped_config_equals_the_reference(name: str, goldens
     assert len(golden["values"]) == config.epochs * steps_per_epoch
     rates = [
         learning_rate(
-            config.optimizer.learning_rate, config.schedule, epoch=i / steps_per_epoch, num_epochs=config.epochs
+            config.optimizer.learning_rate,
+            config.schedule,
+            epoch=i / steps_per_epoch,
+            num_epochs=config.epochs,
+            num_steps=len(golden["values"]),
         )
         for i in range(len(golden["values"]))
     ]
@@ -44,7 +48,8 @@ def test_learning_rate_of_shipped_config_equals_the_reference(name: str, goldens
 
 def test_steps_come_with_the_first_step_after_the_milestone() -> None:
     schedule = ScheduleConfig(name="step", milestones=(2, 4), factor=0.5)
-    rates = [learning_rate(8.0, schedule, epoch=epoch, num_epochs=6) for epoch in (0.0, 1.99, 2.0, 3.5, 4.0, 5.9)]
+    epochs = (0.0, 1.99, 2.0, 3.5, 4.0, 5.9)
+    rates = [learning_rate(8.0, schedule, epoch=epoch, num_epochs=6, num_steps=600) for epoch in epochs]
     assert rates == [8.0, 8.0, 4.0, 4.0, 2.0, 2.0]
 
 
@@ -118,5 +123,12 @@ def test_nesterov_step_with_weight_decay_equals_the_formula() -> None:
 
 def test_warmup_of_a_run_that_is_shorter_takes_half_of_it() -> None:
     schedule = ScheduleConfig(warmup_epochs=10.0)
-    rates = [learning_rate(1.0, schedule, epoch=epoch, num_epochs=1) for epoch in (0.0, 0.25, 0.5, 0.75)]
+    epochs = (0.0, 0.25, 0.5, 0.75)
+    rates = [learning_rate(1.0, schedule, epoch=epoch, num_epochs=1, num_steps=4) for epoch in epochs]
     assert rates == pytest.approx([0.0, 0.25, 0.5, (1 + np.cos(np.pi * 0.75)) / 2])
+
+
+@pytest.mark.parametrize(("num_steps", "first"), [(1, 1.0), (2, 0.0)])
+def test_run_of_a_single_step_has_no_warmup_and_trains(num_steps: int, first: float) -> None:
+    schedule = ScheduleConfig(warmup_epochs=1.0)
+    assert learning_rate(1.0, schedule, epoch=0.0, num_epochs=1, num_steps=num_steps) == first

@@ -183,7 +183,11 @@ def _check_end(golden: dict[str, Any], config: TrainConfig, run: Recorded, clips
 
 def _rate(config: TrainConfig, step: int) -> float:
     return learning_rate(
-        config.optimizer.learning_rate, config.schedule, epoch=step / STEPS_PER_EPOCH, num_epochs=config.epochs
+        config.optimizer.learning_rate,
+        config.schedule,
+        epoch=step / STEPS_PER_EPOCH,
+        num_epochs=config.epochs,
+        num_steps=config.epochs * STEPS_PER_EPOCH,
     )
 
 
