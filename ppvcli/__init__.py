@@ -64,8 +64,11 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module 'ppvcli' has no attribute '{name}'")
     import importlib
+    import warnings
 
-    value = getattr(importlib.import_module(home), name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No ccache found")  # said by Paddle at its import
+        value = getattr(importlib.import_module(home), name)
     globals()[name] = value  # the next access does not come here
     return value
 

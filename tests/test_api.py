@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,25 @@ def test_load_clip_has_the_shape_that_the_model_takes(name: str, tmp_path_factor
     clip = ppvcli.load_clip(path, name)
     assert clip.dtype == np.float32
     assert clip.shape == (preprocess.num_views, preprocess.sampling.num_segments, 3, *preprocess.input_hw)
+
+
+def test_warnings_of_paddle_about_itself_are_not_shown_and_others_are() -> None:
+    code = """
+import warnings, ppvcli
+network = ppvcli.load_model("tsm_efflite0_weizmann")
+import paddle
+network.train()
+network(paddle.zeros([2, 8, 3, 32, 32]))
+warnings.warn("When training, we now always track what I say")
+"""
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", code], cwd=REPO, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert [line.split("UserWarning: ")[1] for line in done.stderr.splitlines() if "UserWarning" in line] == [
+        "When training, we now always track what I say"
+    ]
 
 
 def test_load_clip_of_a_missing_file_or_model_says_so(tmp_path: Path) -> None:

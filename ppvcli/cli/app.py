@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-import warnings
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -33,22 +34,30 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs `ppv` with the arguments (None: those of the process) and returns the exit code."""
+    """Runs `ppv` with the arguments (None: those of the process) and returns the exit code.
+
+    SIGTERM ends a command as Ctrl-C does, in order.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names that are not valid in the encoding
-    # said by Paddle at every import, and about compiling, which we never do
-    warnings.filterwarnings("ignore", message="No ccache found")
-    warnings.filterwarnings("ignore", message="When training, we now always track")
+    signals: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends two, and cleaning up takes its time
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
     if not (sys.argv[1:] if args is None else args):
         args = ["--help"]
     try:
         exit_code = _run(sys.argv[1:] if args is None else args)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
-        return output.report_error(error)
+        return output.report_error(error, terminated=bool(signals))
     if exit_code == output.INTERRUPTED:  # Typer has turned Ctrl-C into an exit code
-        return output.report_error(KeyboardInterrupt())
+        return output.report_error(KeyboardInterrupt(), terminated=bool(signals))
     return exit_code or 0
 
 

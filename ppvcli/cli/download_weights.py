@@ -64,7 +64,12 @@ def download_weights(
         show_list(as_json=json_)
         return
     answers = []
-    for name in _select_names(names or [], all_=all_, verify=verify):
+    selected = _select_names(names or [], all_=all_, verify=verify)
+    if not selected:
+        from ppvcli.weights.store import weights_dir
+
+        output.show_note(f"no weights are stored in {weights_dir()}")
+    for name in selected:
         without_download = _without_download(name)
         if without_download is not None:
             answer = _Answer(name=name, text=without_download)

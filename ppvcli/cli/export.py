@@ -36,8 +36,13 @@ def export(
         Path | None, typer.Option(metavar="FILE|RUN_DIR", help="Weights of your own, or a run of `ppv train`.")
     ] = None,
     formats: Annotated[
-        str, typer.Option("--format", metavar="LIST", help="Of paddle, onnx and openvino, with commas between.")
-    ] = "paddle,onnx",
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help="Of paddle, onnx and openvino, with commas between.  [default: paddle,onnx, as far as installed]",
+        ),
+    ] = None,
     precisions: Annotated[
         str, typer.Option("--precision", metavar="LIST", help="Of fp32, bf16 (openvino) and int8 (onnx).")
     ] = "fp32",
@@ -68,15 +73,19 @@ def export(
     if weights is None and model is not None:
         fetch_weights(model)
     from ppvcli.engine.cpu import tune_math_library
+    from ppvcli.models.device import load_paddle
 
     tune_math_library(os.environ)  # before Paddle is imported, and for this process alone
+    load_paddle()
+    from ppvcli.deploy.export_plan import default_formats
     from ppvcli.deploy.exporter import export as run
 
+    chosen = default_formats(_names(precisions)) if formats is None else _names(formats)
     report = run(
         model,
         out,
         weights=weights,
-        formats=_names(formats),
+        formats=chosen,
         precisions=_names(precisions),
         calibration=calibration,
         check=check,
@@ -86,6 +95,8 @@ def export(
         labels=labels,
         on_step=_show_step if output.is_terminal(sys.stderr) else None,
     )
+    if formats is None and "onnx" not in chosen:
+        output.show_note("no ONNX: paddle2onnx is not installed; pip install paddle2onnx (for Python 3.10 to 3.12)")
     if as_json:
         output.print_json(report.to_dict())
     else:

@@ -20,7 +20,7 @@ from ppvcli.errors import PpvError
 if TYPE_CHECKING:
     from rich.console import Console
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 BAR_WIDTH = 24
 
 
@@ -48,9 +48,11 @@ def describe_error(error: BaseException) -> Report:
     return Report(message, None if _debug() else "PPV_DEBUG=1 shows the traceback", 1)
 
 
-def report_error(error: BaseException) -> int:
-    """Tells the user about an error on stderr and returns the exit code."""
+def report_error(error: BaseException, *, terminated: bool = False) -> int:
+    """Tells the user about an error on stderr and returns the exit code; `terminated`: SIGTERM was its cause."""
     report = describe_error(error)
+    if terminated and report.exit_code == INTERRUPTED:
+        report = report._replace(message="terminated", exit_code=TERMINATED)
     if _debug() and report.message is not None:
         traceback.print_exception(error)
     if report.message is not None:

@@ -31,6 +31,7 @@ from ppvcli.deploy.runtimes import (
     runtime_version,
 )
 from ppvcli.errors import MissingPackageError, PpvError, RuntimeFailedError, UsageError, WeightsError
+from ppvcli.models.device import load_paddle
 from ppvcli.models.facts import BUNDLED_DIR
 from ppvcli.models.zoo import ModelRow
 from ppvcli.weights.store import file_sha256
@@ -256,6 +257,7 @@ def _write_program(network: _Network, runtime: str, *, folder: Path, precision: 
 
 def _build(request: Request) -> tuple[Any, npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """The recognizer, clips to check with (the demo's, the same backwards, noise), and its logits on them."""
+    load_paddle()
     from ppvcli.models.recognizer import open_recognizer
     from ppvcli.models.views import clip_logits
     from ppvcli.video.clip import load_frames

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ppvcli.deploy.quiet import silenced
 from ppvcli.deploy.runtimes import Engine, EngineSettings, Runtime
 from ppvcli.errors import DeviceError, RuntimeFailedError
+from ppvcli.models.device import load_paddle
 
 
 class OnnxEngine:
@@ -106,6 +107,7 @@ class PaddleEngine:
     takes: Literal["uint8", "float32"] = "float32"
 
     def __init__(self, program: Path, settings: EngineSettings) -> None:
+        load_paddle()
         from paddle import inference
 
         config = inference.Config(str(program), str(program.with_suffix(".pdiparams")))

@@ -11,7 +11,7 @@ from ppvcli.deploy.exported import Format, Precision
 from ppvcli.deploy.machine import resolve_threads
 from ppvcli.deploy.programs import require_package
 from ppvcli.deploy.quantize import require_quantizer
-from ppvcli.deploy.runtimes import require_runtime
+from ppvcli.deploy.runtimes import package_version, require_runtime
 from ppvcli.errors import UnknownNameError, UsageError
 
 FORMATS: dict[Format, str] = {"paddle": "paddle", "onnx": "onnxruntime", "openvino": "openvino"}
@@ -35,6 +35,13 @@ class Plan:
     check: Clips | None
     pdmodel: bool
     threads: int
+
+
+def default_formats(precisions: Sequence[str]) -> tuple[Format, ...]:
+    """Paddle's program and ONNX; without ONNX where the package that writes it is missing and nothing else needs it."""
+    if package_version("paddle2onnx") is None and set(precisions) == {"fp32"}:
+        return ("paddle",)
+    return ("paddle", "onnx")
 
 
 def make_plan(

@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 from ppvcli.errors import ExportError
 from ppvcli.specs import Crop, Preprocess, Resize, Sampling
+from ppvcli.weights.formats import EXPORT_DESCRIPTION
 from ppvcli.weights.metadata import MetadataError, WeightsMetadata, preprocess_from_json, preprocess_to_json
 
 Format = Literal["paddle", "onnx", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
 
-DESCRIPTION = "inference.yml"
 FORMAT_VERSION = 1
 """Of the section `ppvcli`; a reader refuses what is newer."""
 COMPANIONS = {".json": ".pdiparams", ".pdmodel": ".pdiparams", ".xml": ".bin", ".onnx": None}
@@ -99,7 +99,7 @@ def write_description(info: ExportInfo, *, paddlex_name: str | None) -> None:
         },
     }
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    (info.folder / DESCRIPTION).write_text(text, encoding="utf-8")
+    (info.folder / EXPORT_DESCRIPTION).write_text(text, encoding="utf-8")
 
 
 def paddlex_can_prepare(preprocess: Preprocess) -> bool:
@@ -137,7 +137,7 @@ def _paddlex_transforms(preprocess: Preprocess) -> list[dict[str, Any]]:
 def is_export(path: str | Path) -> bool:
     """Whether a path looks like an export rather than a weight file or a run folder: `inference.yml`, or a tar."""
     path = Path(path)
-    return (path / DESCRIPTION).is_file() or (path.is_file() and path.suffix == ".tar")
+    return (path / EXPORT_DESCRIPTION).is_file() or (path.is_file() and path.suffix == ".tar")
 
 
 def read_export(path: str | Path) -> ExportInfo:
@@ -152,12 +152,14 @@ def read_export(path: str | Path) -> ExportInfo:
         path = unpack(path)
     folder = path.absolute()
     try:
-        config = _load_yaml(folder / DESCRIPTION)
+        config = _load_yaml(folder / EXPORT_DESCRIPTION)
         ours = config.get("ppvcli")
         info = _read_paddlex(folder, config) if ours is None else _read_ours(folder, config, ours)
     except (MetadataError, KeyError, TypeError, ValueError, AttributeError) as error:
         fault = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
-        raise ExportError(f"{folder / DESCRIPTION} is damaged: {fault}", hint="export the model once more") from error
+        raise ExportError(
+            f"{folder / EXPORT_DESCRIPTION} is damaged: {fault}", hint="export the model once more"
+        ) from error
     for program in info.programs:
         for file in program.files:
             if not file.is_file():
@@ -176,7 +178,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ExportError(
-            f"{path.parent} is not an export: no {DESCRIPTION}",
+            f"{path.parent} is not an export: no {EXPORT_DESCRIPTION}",
             hint="a folder made by ppv export, or a model folder of PaddleX",
         ) from error
     try:
@@ -223,7 +225,7 @@ def _read_paddlex(folder: Path, config: dict[str, Any]) -> ExportInfo:
     steps = {name: args or {} for step in config["PreProcess"]["transform_ops"] for name, args in step.items()}
     if "ReadVideo" not in steps:
         raise ExportError(
-            f"{folder} is a model of another kind: its {DESCRIPTION} reads no videos",
+            f"{folder} is a model of another kind: its {EXPORT_DESCRIPTION} reads no videos",
             hint="a video classification model of PaddleX, such as PP-TSMv2-LCNetV2_16frames_uniform",
         )
     read, normalize = steps["ReadVideo"], steps.get("NormalizeVideo", {})

@@ -17,7 +17,7 @@ from ppvcli.deploy import programs, quantize
 from ppvcli.deploy.check import check_program
 from ppvcli.deploy.clips import Clips, load_first_views, rendered_views
 from ppvcli.deploy.compile import weights_sha256
-from ppvcli.deploy.export_plan import FORMATS, Plan, make_plan
+from ppvcli.deploy.export_plan import FORMATS, Plan, default_formats, make_plan
 from ppvcli.deploy.exported import (
     ExportInfo,
     Format,
@@ -48,7 +48,7 @@ def export(
     out: str | Path,
     *,
     weights: str | Path | None = None,
-    formats: Sequence[str] = ("paddle", "onnx"),
+    formats: Sequence[str] | None = None,
     precisions: Sequence[str] = ("fp32",),
     calibration: str | Path | None = None,
     check: str | Path | None = None,
@@ -60,10 +60,10 @@ def export(
 ) -> ExportReport:
     """Writes a model as programs for other engines into the folder `out`, with an `inference.yml` that PaddleX reads.
 
-    `formats` are of FORMATS, `precisions` of PRECISIONS; bf16 is for OpenVINO, int8 for ONNX, and needs
-    `calibration`: a folder of clips or a list with one path a line. `program` is `json`, or `pdmodel` for Paddle's old
-    format. `model` None is the model that `weights` says it is of; `labels` name classes that the weights leave
-    unnamed.
+    `formats` are of FORMATS (None: paddle and, where paddle2onnx is installed, onnx), `precisions` of PRECISIONS; bf16
+    is for OpenVINO, int8 for ONNX, and needs `calibration`: a folder of clips or a list with one path a line. `program`
+    is `json`, or `pdmodel` for Paddle's old format. `model` None is the model that `weights` says it is of; `labels`
+    name classes that the weights leave unnamed.
 
     Every program is run in a child process, on rendered clips and those of `check` (folder, list or video), and its
     logits are compared with the network's; the folder appears when all have passed, else nothing does. `force`
@@ -72,6 +72,7 @@ def export(
     Raises: UsageError (impossible settings, `out` exists); MissingPackageError; DatasetError, VideoError (clips);
     WeightsError; ExportError where a program crashes, answers differently or can't be written.
     """
+    formats = default_formats(precisions) if formats is None else formats
     plan = make_plan(formats, precisions, calibration=calibration, check=check, program=program, threads=threads)
     say = on_step or (lambda step: None)
     out = Path(out)

@@ -124,9 +124,7 @@ def require_runtime(runtime: str) -> str:
     """The version of a runtime. Raises: MissingPackageError with the line for pip."""
     version = runtime_version(runtime)
     if version is None:
-        raise MissingPackageError(
-            f"the runtime {runtime} is not installed", hint=f"{_PACKAGES[_runtime(runtime)][2]}, or: --runtime auto"
-        )
+        raise MissingPackageError(f"the runtime {runtime} is not installed", hint=_PACKAGES[_runtime(runtime)][2])
     return version
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -33,12 +31,6 @@ def set_threads(environ: MutableMapping[str, str], threads: int | None, *, defau
     number = threads or default
     environ.update(OMP_NUM_THREADS=str(number), MKL_NUM_THREADS=str(number))
     return number
-
-
-def load_paddle() -> None:
-    """Imports Paddle without its warning that more than one thread was asked for; they were, on purpose."""
-    with contextlib.redirect_stderr(io.StringIO()):
-        import paddle  # noqa: F401
 
 
 def _is_amd(cpuinfo: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -41,6 +42,8 @@ def build_network(spec: NetworkSpec, num_classes: int, *, dropout: float | None 
     Raises: UsageError for a spec that no network can have.
     """
     _check(spec)
+    # said by Paddle's BatchNorm, of what it always does
+    warnings.filterwarnings("ignore", message="When training, we now always track", module=r"paddle\.")
     network = DistilledPair if spec.teacher is not None else ARCHITECTURES[spec.architecture]
     return network(spec, num_classes, dropout=dropout)
 

@@ -1,11 +1,31 @@
-"""Where networks run. Names can be checked without Paddle."""
+"""Where networks run, and how Paddle is loaded for them. Names can be checked without Paddle."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import io
 import re
+import signal
+import sys
 
 from ppvcli.errors import DeviceError, UsageError
+
+
+def load_paddle() -> None:
+    """Imports Paddle, if nobody has yet, without what it says meanwhile and without its signal handlers.
+
+    It says that there is no ccache and that more than one thread was asked for, as they were. Its handlers answer
+    SIGTERM with a traceback of C++ and end the process, whatever it has to clean up.
+    """
+    if "paddle" in sys.modules:
+        return
+    with contextlib.redirect_stderr(io.StringIO()):
+        import paddle
+    handler = signal.getsignal(signal.SIGTERM)  # what Python knows of: the one from before
+    paddle.disable_signal_handler()
+    with contextlib.suppress(ValueError, TypeError):  # in another thread than the main one; none of Python's
+        signal.signal(signal.SIGTERM, handler)
 
 
 def check_device_name(device: str) -> int | None:
@@ -50,6 +70,7 @@ def select_device(device: str) -> str:
 
     Raises: UsageError for a name that no device has, DeviceError for a GPU that is not there.
     """
+    load_paddle()
     import paddle
 
     number = check_device_name(device) or 0

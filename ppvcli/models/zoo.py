@@ -347,6 +347,7 @@ ZOO: dict[str, ModelRow] = {row.name: row for row in _ROWS}
 ALIASES = {
     "tsn": "tsn_k400_8seg",
     "tsm": "tsm_k400",
+    "pptsn": "pptsn_k400_8seg_distill",
     "pptsm": "pptsm_r101_k400_dense",
     "pptsmv2": "pptsmv2_k400_16f_dml_student",
 }

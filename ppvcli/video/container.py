@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import stat
 from pathlib import Path
 
@@ -53,7 +54,9 @@ def check_file(path: Path) -> None:
             f"can't look at {str(path)!r}: {error}", hint="check path and permissions"
         ) from error
     if stat.S_ISDIR(status.st_mode):
-        raise NotAVideoFileError(f"{path} is a directory, not a video file", hint=f"name the files in it: {path}/*")
+        raise NotAVideoFileError(
+            f"{path} is a directory, not a video file", hint=f"name the files in it: {shlex.quote(str(path))}/*"
+        )
     if not stat.S_ISREG(status.st_mode):
         raise NotAVideoFileError(f"{path} is no regular file", hint="save the video into a file first")
     if status.st_size == 0:

@@ -6,8 +6,10 @@ What a file is follows from its content, not from its name: a web page saved as 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,8 @@ CHECKPOINT_MODEL_PREFIX = "model/"
 CHECKPOINT_OPTIMIZER_PREFIX = "optimizer/"
 CHECKPOINT_RAW_PREFIX = "raw/"
 """The weights that steps go on from, where `model/` holds their moving average."""
+EXPORT_DESCRIPTION = "inference.yml"
+"""The file that makes a folder an export."""
 _AGAIN = "copy or download the file again"
 _HEAD_BYTES = 512
 _MAX_HEADER_BYTES = 100_000_000
@@ -127,24 +131,39 @@ def read_metadata(path: str | Path) -> WeightsMetadata | None:
 def write_safetensors(
     path: str | Path, tensors: Mapping[str, np.ndarray], *, metadata: WeightsMetadata | None = None
 ) -> None:
-    """Writes a file that is complete or not there.
+    """Writes a file that is complete or not there; equal tensors and metadata give equal bytes.
 
     Raises:
         WeightsError: the disk is full, the folder is missing or may not be written to.
     """
     path = Path(path)
-    content = safetensors.numpy.save(
-        {key: np.asarray(tensor, order="C") for key, tensor in tensors.items()},
-        metadata=(metadata or WeightsMetadata()).to_header(),
+    content = _sorted_header(
+        safetensors.numpy.save(
+            {key: np.asarray(tensor, order="C") for key, tensor in tensors.items()},
+            metadata=(metadata or WeightsMetadata()).to_header(),
+        )
     )
     try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            file.writelines(content)
     except OSError as error:
         raise WeightsError(
             f"can't write the weights to {path}: {error.strerror or error}",
             hint="free space on the disk, or write elsewhere",
         ) from error
+
+
+def _sorted_header(content: bytes) -> tuple[bytes, memoryview]:
+    """The two parts of a safetensors file, header and tensors, with the metadata in alphabetical order.
+
+    The safetensors package writes them in an order that differs from call to call.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that tensors stay aligned
+    return len(text).to_bytes(8, "little") + text, memoryview(content)[end:]
 
 
 # --- safetensors ------------------------------------------------------------------------------------------------------
@@ -249,6 +268,11 @@ def _sniff(path: Path) -> Literal["folder", "tar", "safetensors", "pickle"]:
         return "safetensors"
     if _PICKLE_TEXT.match(head) and last == b".":
         return "pickle"
+    if (path.parent / EXPORT_DESCRIPTION).is_file():
+        raise WeightsFormatError(
+            f"{path}: no weight file, but a part of an export",
+            hint=f"ppv predict takes the whole folder: --weights {shlex.quote(str(path.parent))}",
+        )
     raise WeightsFormatError(
         f"{path}: no weight file: it looks like {_describe(head, num_bytes)}; expected safetensors or .pdparams",
         hint=_AGAIN,

@@ -207,6 +207,10 @@ def test_verify_reports_each_stored_model_and_exits_1_for_a_damaged_one(ppv: Ppv
     assert ppv("download-weights", "pptsmv2_k400_8f", "--verify").exit_code == 0
 
 
+def test_verify_of_an_empty_store_says_that_it_is_empty(ppv: Ppv) -> None:
+    assert ppv("download-weights", "--verify") == (0, "", f"no weights are stored in {store.weights_dir()}\n")
+
+
 def test_verify_of_absent_model_exits_1(ppv: Ppv) -> None:
     answer = ppv("download-weights", "tsm", "--verify")
     assert answer.exit_code == 1

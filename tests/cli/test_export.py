@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 import ppvcli
-from ppvcli.deploy import exporter
+from ppvcli.deploy import export_plan, exporter
 from ppvcli.models.facts import BUNDLED_DIR
 from ppvcli.results import ExportedProgram, ExportReport
 
@@ -40,6 +42,22 @@ def test_export_of_the_bundled_model_shows_what_its_check_found(ppv: Ppv, tmp_pa
     assert again.stderr == (
         f"error: {out} already holds an export\nhint: --force replaces it, or choose another --out\n"
     )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_export_that_is_terminated_leaves_nothing_behind(tmp_path: Path, python_process: Any) -> None:
+    exports, temporary = tmp_path / "exports", tmp_path / "tmp"
+    for folder in (exports, temporary):
+        folder.mkdir()
+    args = ("export", "--model", MODEL, "--out", str(exports / "mine"), "--format", "paddle")
+    process = python_process("-m", "ppvcli", *args, OMP_NUM_THREADS="1", TMPDIR=str(temporary))
+    while not any(exports.iterdir()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.communicate(timeout=60) == ("", "error: terminated\n")
+    assert process.returncode == 143
+    assert [*exports.iterdir(), *temporary.iterdir()] == []
 
 
 PROGRAM = ExportedProgram(
@@ -78,9 +96,25 @@ def test_export_without_check_names_the_programs(asked: dict[str, Any], ppv: Ppv
     assert (asked["program"], asked["force"], asked["check"], asked["calibration"]) == ("json", False, None, None)
 
 
-def test_export_writes_paddle_and_onnx_in_full_precision_by_default(asked: dict[str, Any], ppv: Ppv) -> None:
+def test_export_writes_paddle_and_onnx_in_full_precision_by_default(
+    asked: dict[str, Any], ppv: Ppv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_plan, "package_version", lambda distribution: "2.1.0")
     assert ppv("export", "--weights", "run", "--out", "out").exit_code == 0
-    assert (asked["formats"], asked["precisions"]) == (["paddle", "onnx"], ["fp32"])
+    assert (asked["formats"], asked["precisions"]) == (("paddle", "onnx"), ["fp32"])
+
+
+def test_export_without_paddle2onnx_is_of_paddle_alone_unless_onnx_is_asked_for(
+    asked: dict[str, Any], ppv: Ppv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_plan, "package_version", lambda distribution: None)
+    answer = ppv("export", "--weights", "run", "--out", "out")
+    assert answer.exit_code == 0
+    assert answer.stderr.startswith("no ONNX: paddle2onnx is not installed; pip install paddle2onnx")
+    assert asked["formats"] == ("paddle",)
+    for args in (["--format", "paddle,onnx"], ["--precision", "fp32,int8"]):  # these fail, with the line for pip
+        assert ppv("export", "--weights", "run", "--out", "out", *args).stderr == ""
+        assert list(asked["formats"]) == ["paddle", "onnx"]
 
 
 def test_export_table_says_how_many_labelled_clips_are_right(asked: dict[str, Any], ppv: Ppv) -> None:

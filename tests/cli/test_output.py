@@ -106,12 +106,19 @@ def test_error_has_colour_on_a_terminal_only_and_not_with_no_color(env: dict[str
 
 
 SLOW_COMMAND = """
-import sys, time
+import os, signal, sys, time
 from ppvcli.cli import app
+from ppvcli.models.device import load_paddle
 
 def slow() -> None:
+    load_paddle()
     print("started", flush=True)
-    time.sleep(60)
+    try:
+        time.sleep(60)
+    finally:
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+            os.kill(os.getpid(), signal.SIGTERM)  # as of `timeout`, which sends two
+        print("cleaned up", flush=True)
 
 app.COMMANDS["slow"] = slow
 sys.exit(app.main(["slow"]))
@@ -119,13 +126,19 @@ sys.exit(app.main(["slow"]))
 
 
 @posix
-def test_ctrl_c_ends_a_command_with_exit_code_130_and_one_line(python_process: Start) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "error"),
+    [(signal.SIGINT, 130, "error: interrupted\n"), (signal.SIGTERM, 143, "error: terminated\n")],
+)
+def test_ctrl_c_and_sigterm_end_a_command_with_one_line(
+    number: int, code: int, error: str, python_process: Start
+) -> None:
     process = python_process("-c", SLOW_COMMAND)
     assert process.stdout is not None
     assert process.stdout.readline() == "started\n"
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (130, "error: interrupted\n")
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout, stderr) == (code, "cleaned up\n", error)
 
 
 @posix

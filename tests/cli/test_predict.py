@@ -131,6 +131,13 @@ def test_request_that_cannot_be_carried_out_is_one_error_with_a_hint(
     assert second.startswith("hint: ")
 
 
+def test_folder_in_place_of_a_file_is_refused_with_a_pattern_for_the_shell(ppv: Ppv, tmp_path: Path) -> None:
+    (tmp_path / "dir mixed").mkdir()
+    answer = ppv("predict", tmp_path / "dir mixed", "--model", "tsm_efflite0_weizmann")
+    assert answer.exit_code == 1
+    assert answer.stderr.splitlines()[1] == f"hint: name the files in it: '{tmp_path / 'dir mixed'}'/*"
+
+
 def test_weights_that_cannot_be_fetched_name_everything_that_helps(
     ppv: Ppv, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

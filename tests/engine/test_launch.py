@@ -130,7 +130,9 @@ def test_process_that_dies_stops_the_run_and_is_named(clips: Path, tmp_path: Pat
     wait_until(lambda: not ranks_of(process))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
+)
 def test_stopped_command_leaves_no_process_behind(clips: Path, tmp_path: Path, number: int, code: int) -> None:
     process = start_training(make_config(clips, batch_size=2, epochs=500), tmp_path, "--nproc", "2")
     wait_until(lambda: num_logged(tmp_path) > 0)

@@ -107,7 +107,7 @@ def test_resize_and_crop_of_each_family_are_those_of_its_test() -> None:
 
 
 @pytest.mark.parametrize(
-    ("alias", "top1"), [("tsn", 71.70), ("tsm", 71.06), ("pptsm", 77.15), ("pptsmv2", 75.16)], ids=str
+    ("alias", "top1"), [("tsn", 71.70), ("tsm", 71.06), ("pptsn", 75.06), ("pptsm", 77.15), ("pptsmv2", 75.16)], ids=str
 )
 def test_alias_names_the_best_published_weights_of_its_family(alias: str, top1: float) -> None:
     row = get_model_row(alias)

@@ -60,6 +60,21 @@ def test_write_safetensors_read_back_is_equal(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["a.safetensors"]
 
 
+def test_write_safetensors_twice_gives_equal_bytes(tmp_path: Path) -> None:
+    labels = tuple(f"class {number} \u00fc" for number in range(9))
+    metadata = WeightsMetadata(model="tsm_k400", labels=labels, extra={f"fact_{number}": "1" for number in range(9)})
+    code = (
+        "import sys, numpy as np\nfrom ppvcli.weights.formats import WeightsMetadata, write_safetensors\n"
+        "tensors = {name: np.full(3, number, np.float32) for number, name in enumerate('bca')}\n"
+        f"write_safetensors(sys.argv[1], tensors, metadata={metadata!r})"
+    )
+    for name in ("one", "two"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=True)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert (read_weights(tmp_path / "one").metadata, read_weights(tmp_path / "one").tensors["c"][0]) == (metadata, 1)
+    assert int.from_bytes((tmp_path / "one").read_bytes()[:8], "little") % 8 == 0
+
+
 def test_write_safetensors_is_a_file_for_the_safetensors_package(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "a.safetensors", ONE)
     np.testing.assert_array_equal(safetensors.numpy.load_file(tmp_path / "a.safetensors")["w"], ONE["w"])
@@ -320,6 +335,17 @@ def test_read_weights_of_another_kind_of_file_says_what_it_looks_like(tmp_path: 
         read_weights(path)
     assert f"looks like {said}" in caught.value.message
     assert str(path) in caught.value.message and caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["inference.onnx", "inference.json", "inference.yml"])
+def test_read_weights_of_a_part_of_an_export_names_its_folder(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "my export"
+    folder.mkdir()
+    (folder / "inference.yml").write_text("ppvcli: {}")
+    (folder / name).write_bytes(b'{"unknown": 1}')
+    with pytest.raises(WeightsFormatError, match="a part of an export") as caught:
+        read_weights(folder / name)
+    assert caught.value.hint == f"ppv predict takes the whole folder: --weights '{folder}'"
 
 
 def test_read_weights_of_a_new_torch_file_says_so(tmp_path: Path) -> None:
