@@ -26,7 +26,7 @@ from ppvcli.cli.options import (
     choose_limits,
     complete_model,
 )
-from ppvcli.errors import UsageError
+from ppvcli.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -89,6 +89,10 @@ def predict(
     limits = choose_limits(decode_timeout=decode_timeout, max_pixels=max_pixels)
     if weights is None:
         _check_choice(runtime, precision, place=place, tensorrt=tensorrt)
+        failures = _find_failures(files, model or DEFAULT_MODEL)
+        if len(failures) == len(files):  # nothing to download weights for
+            (_show_json if json else _show_each)(iter(failures), len(files))
+            raise typer.Exit(1)
         fetch_weights(model or DEFAULT_MODEL)
 
     from ppvcli.engine.cpu import tune_math_library
@@ -111,6 +115,20 @@ def predict(
     num_failed = _show_json(predictions, len(files)) if json else _show_each(predictions, len(files))
     if num_failed:
         raise typer.Exit(1)
+
+
+def _find_failures(files: list[str], model: str) -> list[Prediction]:
+    """Of files that are not there, or are folders or empty."""
+    from ppvcli.results import Prediction
+    from ppvcli.video.container import check_file
+
+    failures = []
+    for path in files:
+        try:
+            check_file(Path(path))
+        except VideoError as error:
+            failures.append(Prediction(path=path, model=model, error=error.message, hint=error.hint))
+    return failures
 
 
 def _check_choice(runtime: str, precision: str | None, *, place: str, tensorrt: bool) -> None:

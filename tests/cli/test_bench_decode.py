@@ -127,7 +127,7 @@ def test_broken_video_is_an_error_on_stderr_and_the_rest_is_measured(clips: Path
         (["--libs", ","], 2, "no library given", "use some of: ppv, pyav"),
         (["--libs", "pyav", "--base", "ppv"], 2, "the base ppv is not among the libraries: pyav", "--base pyav"),
         (["gone.mp4", "--libs", "pyav"], 1, "no video at gone.mp4: nothing is there", "check the path"),
-        ([".", "--libs", "pyav"], 1, "no video in the folder .", "looked for .3gp .avi"),
+        ([".", "--libs", "pyav"], 1, "no video in the folder .", "looked for .3g2 .3gp"),
         (["--plot", "x.jpg"], 2, "can't plot into x.jpg", "choose a name that ends in .png"),
         (["--frames", "0"], 2, "invalid value for '--frames': ", "ppv bench-decode --help"),
     ],

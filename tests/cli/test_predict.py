@@ -233,3 +233,17 @@ def test_no_color_takes_the_colour_from_a_real_terminal(no_color: str, coloured:
         os.close(master)
     assert "━━━" in shown
     assert ("\x1b[36m" in shown) == coloured
+
+
+def test_files_that_are_not_there_are_told_before_weights_are_fetched(
+    ppv: Ppv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ppvcli.cli.predict.fetch_weights", lambda name: pytest.fail("fetched for nothing"))
+    missing = tmp_path / "missing.mp4"
+    answer = ppv("predict", tmp_path, missing, "--model", "pptsmv2", "--cpu")
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert f"error: {tmp_path} is a directory, not a video file\n" in answer.stderr
+    assert f"error: no video at {missing}: nothing is there\n" in answer.stderr
+    answer = ppv("predict", missing, "--model", "pptsmv2", "--cpu", "--json")
+    assert answer.exit_code == 1
+    assert [one["path"] for one in json.loads(answer.stdout)] == [str(missing)]
