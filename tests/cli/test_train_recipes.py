@@ -108,8 +108,10 @@ def test_mixed_precision_on_a_cpu_is_refused_before_the_data_is_looked_for(
     monkeypatch.chdir(tmp_path)
     answer = ppv("train", "--config", "tsm_k400_frames", "--cpu", "--set", "amp=O1")
     assert answer.exit_code == 2
-    assert "amp: O1 needs a GPU" in answer.stderr
-    assert "tsm_k400_frames" in answer.stderr
+    assert answer.stderr.startswith("error: --set amp=O1: O1 needs a GPU")
+    recipe = ppv("train", "--config", "tsm_k400_frames", "--print-config").stdout
+    (tmp_path / "mixed.yaml").write_text(recipe.replace("amp: null", "amp: O1"))
+    assert "mixed.yaml: amp: O1 needs a GPU" in ppv("train", "--config", "mixed.yaml", "--cpu").stderr
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 
 import ppvcli.datasets.loader
 from ppvcli.datasets.annotations import Sample
-from ppvcli.datasets.frames import FrameJob, extract_clip
+from ppvcli.datasets.frames import FrameJob, extract_frames
 from ppvcli.datasets.loader import Batch, ClipLoader, batch_shares
 from ppvcli.specs import Crop, Preprocess, Resize, Sampling
 from ppvcli.video.multi_scale import MultiScale
@@ -96,10 +96,15 @@ def test_abandoned_epoch_does_not_disturb_the_next(samples: tuple[Sample, ...]) 
 
 
 def test_folders_of_frames_give_the_clips_of_their_videos(samples: tuple[Sample, ...], tmp_path: Path) -> None:
-    folders = []
-    for sample in samples[:3]:
-        job = FrameJob(clip=sample.path, folder=tmp_path / sample.path.stem, work_dir=tmp_path / "work")
-        folders.append(Sample(job.folder, sample.label, extract_clip(job).num_frames))
+    jobs = [
+        FrameJob(clip=sample.path, folder=tmp_path / sample.path.stem, work_dir=tmp_path / "work")
+        for sample in samples[:3]
+    ]
+    results = extract_frames(jobs, num_workers=1)
+    folders = [
+        Sample(result.job.folder, sample.label, result.num_frames)
+        for sample, result in zip(samples[:3], results, strict=True)
+    ]
     whole = replace(PREPROCESS, resize=Resize(size_hw=(64, 96)), crop=Crop(kind="none"))
     for augment in (None, Augment(flip_ratio=0.0)):
         of_videos, of_folders = (
