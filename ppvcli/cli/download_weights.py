@@ -159,19 +159,24 @@ def _fetch(name: str, *, mirror: str | None, offline: bool, force: bool) -> _Ans
 def fetch_weights(name: str) -> None:
     """Fetches the published weights of a model or backbone, showing progress, for commands that need them.
 
-    What is in the store, and what has no published file, is left alone. Raises: UnknownNameError, OfflineError,
-    DownloadError.
+    What `needs_download` denies is left alone. Raises: UnknownNameError, OfflineError, DownloadError.
     """
+    if not needs_download(name):
+        return
+    from ppvcli import api
+    from ppvcli.models.backbones import store_name
+
+    with open_progress() as progress:
+        api.download_weights([store_name(name)], progress=progress)
+
+
+def needs_download(name: str) -> bool:
+    """Whether weights are published and not in the store yet. Raises: UnknownNameError."""
     from ppvcli.models.backbones import published_url, store_name
     from ppvcli.weights import store
 
     name = store_name(name)
-    if published_url(name) is None or store.state(name) != "absent":
-        return
-    from ppvcli import api
-
-    with open_progress() as progress:
-        api.download_weights([name], progress=progress)
+    return published_url(name) is not None and store.state(name) == "absent"
 
 
 def _verify(name: str) -> _Answer:

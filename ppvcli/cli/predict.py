@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ppvcli.cli import output
-from ppvcli.cli.download_weights import fetch_weights
+from ppvcli.cli.download_weights import fetch_weights, needs_download
 from ppvcli.cli.options import (
     CpuOption,
     DecodeTimeoutOption,
@@ -89,8 +89,8 @@ def predict(
     limits = choose_limits(decode_timeout=decode_timeout, max_pixels=max_pixels)
     if weights is None:
         _check_choice(runtime, precision, place=place, tensorrt=tensorrt)
-        failures = _find_failures(files, model or DEFAULT_MODEL)
-        if len(failures) == len(files):  # nothing to download weights for
+        failures = _find_failures(files, model or DEFAULT_MODEL) if needs_download(model or DEFAULT_MODEL) else []
+        if failures and len(failures) == len(files):  # nothing to download weights for
             (_show_json if json else _show_each)(iter(failures), len(files))
             raise typer.Exit(1)
         fetch_weights(model or DEFAULT_MODEL)
