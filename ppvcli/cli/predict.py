@@ -87,13 +87,15 @@ def predict(
     from ppvcli.deploy import DEFAULT_MODEL
 
     limits = choose_limits(decode_timeout=decode_timeout, max_pixels=max_pixels)
+    show = _show_json if json else _show_each
     if weights is None:
         _check_choice(runtime, precision, place=place, tensorrt=tensorrt)
-        failures = _find_failures(files, model or DEFAULT_MODEL) if needs_download(model or DEFAULT_MODEL) else []
+        name = model or DEFAULT_MODEL
+        failures = _find_failures(files, name) if needs_download(name) else []
         if failures and len(failures) == len(files):  # nothing to download weights for
-            (_show_json if json else _show_each)(iter(failures), len(files))
+            show(iter(failures), len(files))
             raise typer.Exit(1)
-        fetch_weights(model or DEFAULT_MODEL)
+        fetch_weights(name)
 
     from ppvcli.engine.cpu import tune_math_library
 
@@ -112,8 +114,7 @@ def predict(
         on_compile=_tell_compiling if output.is_terminal(sys.stderr) else None,
     )
     predictions = predictor.predict(files, top_k=top_k, limits=limits)
-    num_failed = _show_json(predictions, len(files)) if json else _show_each(predictions, len(files))
-    if num_failed:
+    if show(predictions, len(files)):
         raise typer.Exit(1)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from PIL import Image
 
 from ppvcli.errors import FrameFileError, NotAVideoFileError, VideoError, VideoNotFoundError
 from ppvcli.video.limits import Watch
-from ppvcli.video.sequential import Choose, Frames, Indices, Transform, as_indices, past_end, stack
+from ppvcli.video.sequential import Choose, Frames, Indices, Keeper, Transform, as_indices, past_end, stack
 
 FRAME_NAME = re.compile(r"img_(\d{5,})\.jpg")
 
@@ -58,27 +57,17 @@ class FrameFolder:
         if wanted.size and wanted.max() >= self.num_frames:
             raise past_end(self._folder, int(wanted.max()), self.num_frames, damage=None)
         numbers, places = np.unique(wanted, return_inverse=True)
-        return stack(self._kept(numbers.tolist(), transform), places)
+        keep = Keeper(convert=self._decode, transform=transform, path=self._folder, size_error=_sizes_differ)
+        return stack(keep(numbers.tolist(), numbers), places)
 
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _kept(self, indices: list[int], transform: Transform | None) -> Iterator[Frames]:
-        expected: tuple[int, ...] | None = None
-        for number in (index + 1 for index in indices):
-            frame_hwc = self._decode(number)
-            expected = expected or frame_hwc.shape
-            if frame_hwc.shape != expected:
-                raise FrameFileError(
-                    f"the frames of {self._folder} differ in size: {frame_name(number)} is "
-                    f"{frame_hwc.shape[1]}x{frame_hwc.shape[0]}, others are {expected[1]}x{expected[0]}"
-                )
-            yield frame_hwc if transform is None else transform(frame_hwc)
-
-    def _decode(self, number: int) -> npt.NDArray[np.uint8]:
+    def _decode(self, index: int) -> npt.NDArray[np.uint8]:
         import cv2
 
         self._watch.check_time()
+        number = index + 1
         path = self._folder / frame_name(number)
         try:
             content = path.read_bytes()
@@ -105,6 +94,13 @@ class FrameFolder:
             f"{self._folder / frame_name(number)} is missing: the data set says {self.num_frames} frames, {found}",
             hint="extract the frames of this clip again, or correct its row",
         )
+
+
+def _sizes_differ(folder: Path, index: int, expected: tuple[int, ...], got: tuple[int, ...]) -> FrameFileError:
+    return FrameFileError(
+        f"the frames of {folder} differ in size: {frame_name(index + 1)} is {got[1]}x{got[0]}, "
+        f"others are {expected[1]}x{expected[0]}"
+    )
 
 
 def frame_name(number: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -107,7 +107,7 @@ class PlannedReader:
         with ThreadPoolExecutor(max_workers=len(others) or 1) as pool:  # starts no thread before there is work for it
             later = [pool.submit(self._read_share, share, plan=plan, transform=transform) for share in others]
             kept = self._kept(self._stream.codec_context, packets, plan=plan, wanted=first, transform=transform)
-            return stack(itertools.chain(kept, *(_results(share) for share in later)), places)
+            return stack(itertools.chain(kept, (one for share in later for one in share.result())), places)
 
     def _shares(self, numbers: npt.NDArray[np.int64], *, plan: StreamPlan) -> list[npt.NDArray[np.int64]]:
         """The frames for each thread; all in one share where several threads would not pay."""
@@ -154,10 +154,6 @@ class PlannedReader:
             if self._choose is not None:
                 self._sequential.expect(self._choose)
         return self._sequential
-
-
-def _results(share: Future[list[Frames]]) -> Iterator[Frames]:
-    yield from share.result()
 
 
 def _is_quick(path: Path) -> bool:

@@ -192,6 +192,13 @@ def as_indices(indices: Indices, path: Path) -> npt.NDArray[np.int64]:
     return wanted.astype(np.int64)
 
 
+def size_changes(path: Path, number: int, expected: tuple[int, ...], got: tuple[int, ...]) -> VideoError:
+    return VideoError(
+        f"the frame size of {path} changes from {expected[1]}x{expected[0]} to {got[1]}x{got[0]} at frame {number}",
+        hint="re-encode it to one size, with ffmpeg for example",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Keeper:
     """Makes of decoded frames what is kept of them, one by one, so that no more than one is held in full."""
@@ -200,6 +207,8 @@ class Keeper:
     """To RGB: uint8 [H, W, 3]."""
     transform: Transform | None
     path: Path
+    size_error: Callable[[Path, int, tuple[int, ...], tuple[int, ...]], VideoError] = size_changes
+    """Of (path, number of the frame, shape expected, shape got)."""
 
     def __call__(self, frames: Iterable[Any], numbers: npt.NDArray[np.int64]) -> Iterator[Frames]:
         """What is kept of `frames`, which have these `numbers`. Raises: VideoError where their size changes."""
@@ -209,7 +218,7 @@ class Keeper:
             frame_hwc = self.convert(frame)
             expected = expected or frame_hwc.shape
             if frame_hwc.shape != expected:
-                raise size_changes(self.path, number, expected=expected, got=frame_hwc.shape)
+                raise self.size_error(self.path, number, expected, frame_hwc.shape)
             yield frame_hwc if self.transform is None else self.transform(frame_hwc)
 
 
@@ -262,10 +271,3 @@ def past_end(path: Path, index: int, count: int, *, damage: str | None) -> Video
     if damage:
         return TruncatedVideoError(f"{message}, and is damaged ({damage})", hint="fetch or copy it again")
     return FrameIndexError(message, hint=f"ask for frames 0 to {count - 1}")
-
-
-def size_changes(path: Path, index: int, *, expected: tuple[int, ...], got: tuple[int, ...]) -> VideoError:
-    return VideoError(
-        f"the frame size of {path} changes from {expected[1]}x{expected[0]} to {got[1]}x{got[0]} at frame {index}",
-        hint="re-encode it to one size, with ffmpeg for example",
-    )

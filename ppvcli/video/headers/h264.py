@@ -17,7 +17,7 @@ from ppvcli.video.headers.bits import HEADER_BYTES, BitsEndError, HeaderRows
 from ppvcli.video.headers.h264_parameters import PictureParameters, SequenceParameters, parse_pps, parse_sps
 from ppvcli.video.headers.h264_slices import IDR_SLICE, I, parse_slice_headers
 from ppvcli.video.headers.order import CodedOrder, UntrustedError, reorder_depth
-from ppvcli.video.headers.units import START_CODE, unescaped, units_by_start_code
+from ppvcli.video.headers.units import unescaped, units_by_length, units_by_start_code
 
 SLICE, SEI, SPS, PPS, DELIMITER, FILLER = 1, 6, 7, 8, 9, 12
 SEI_RECOVERY_POINT, SEI_DISPLAY_ORIENTATION = 6, 47
@@ -45,7 +45,7 @@ class H264Scan:
         self._is_recovery.append(False)
         whole = None if self._length_bytes else bytes(data)
         num_pictures = 0
-        for start, end in self._units_by_length(data) if whole is None else units_by_start_code(whole):
+        for start, end in self._units(data) if whole is None else units_by_start_code(whole):
             kind = data[start] & 0x1F
             if kind in (SLICE, IDR_SLICE):
                 if end - start < 3 or data[start] & 0x80:
@@ -100,20 +100,10 @@ class H264Scan:
                 self._take_parameters(extradata[place + 2 : place + 2 + length])
                 place += 2 + length
 
-    def _units_by_length(self, data: memoryview) -> list[tuple[int, int]]:
-        size, width = len(data), self._length_bytes
-        if size > 4 and data[0] == 1:
+    def _units(self, data: memoryview) -> list[tuple[int, int]]:
+        if len(data) > 4 and data[0] == 1:
             raise UntrustedError("a packet that looks like a header")
-        units = []
-        place = 0
-        while place < size:
-            start = place + width
-            place = start + int.from_bytes(data[place:start], "big")
-            # FFmpeg takes a start code for the beginning of another unit, here too
-            if place > size or place < start + 2 or START_CODE.search(data, start, place):
-                raise UntrustedError("lengths that don't add up")
-            units.append((start, place))
-        return units
+        return units_by_length(data, width=self._length_bytes, least=2)
 
     def _take_parameters(self, unit: bytes) -> None:
         unit = unit.rstrip(b"\0")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from ppvcli.video.headers.bits import Bits
 from ppvcli.video.headers.order import UntrustedError
+from ppvcli.video.headers.units import skip_display
 
 HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134)
-EXTENDED_SAR = 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,17 +130,7 @@ def _skip_scaling_matrices(bits: Bits, *, count: int) -> None:
 
 def _read_reordering(bits: Bits) -> int | None:
     """How many frames may be held back, from the usability information at the end of a sequence parameter set."""
-    if bits.flag() and bits.u(8) == EXTENDED_SAR:
-        bits.u(32)
-    if bits.flag():
-        bits.u(1)
-    if bits.flag():
-        bits.u(4)
-        if bits.flag():
-            bits.u(24)
-    if bits.flag():
-        bits.ue()
-        bits.ue()
+    skip_display(bits)
     if bits.flag():
         bits.u(65)
     has_hrd = False

@@ -19,7 +19,7 @@ from ppvcli.video.headers.hevc_order import Pictures, coded_order
 from ppvcli.video.headers.hevc_parameters import PictureParameters, SequenceParameters, parse_pps, parse_sps, parse_vps
 from ppvcli.video.headers.hevc_slices import CRA, IDR, SliceHeaders, parse_slice_headers
 from ppvcli.video.headers.order import CodedOrder, UntrustedError
-from ppvcli.video.headers.units import START_CODE, unescaped, units_by_start_code
+from ppvcli.video.headers.units import unescaped, units_by_length, units_by_start_code
 
 SLICES = (*range(10), *IDR, CRA)
 VPS, SPS, PPS, DELIMITER, FILLER, PREFIX_SEI, SUFFIX_SEI, DOLBY_VISION = 32, 33, 34, 35, 38, 39, 40, 62
@@ -56,7 +56,8 @@ class HevcScan:
     def feed(self, data: memoryview) -> None:
         whole = bytes(data)
         num_pictures = 0
-        for start, end in self._units_by_length(whole) if self._length_bytes else units_by_start_code(whole):
+        width = self._length_bytes
+        for start, end in units_by_length(whole, width=width, least=3) if width else units_by_start_code(whole):
             if end - start < 3:
                 raise UntrustedError("a damaged unit")
             kind = _unit_kind(whole[start : start + 2])
@@ -120,19 +121,6 @@ class HevcScan:
                 self._take_unit(kind[0] & 0x3F, unit)
         if place != len(extradata):
             raise UntrustedError("a damaged header")
-
-    def _units_by_length(self, data: bytes) -> list[tuple[int, int]]:
-        size, width = len(data), self._length_bytes
-        units = []
-        place = 0
-        while place < size:
-            start = place + width
-            place = start + int.from_bytes(data[place:start], "big")
-            # FFmpeg takes a start code for the beginning of another unit, here too
-            if place > size or place < start + 3 or START_CODE.search(data, start, place):
-                raise UntrustedError("lengths that don't add up")
-            units.append((start, place))
-        return units
 
     def _take_unit(self, kind: int, unit: bytes) -> None:
         """Takes what is no slice."""

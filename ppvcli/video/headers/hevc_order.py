@@ -37,6 +37,10 @@ class Pictures:
 
 
 def coded_order(pictures: Pictures, *, sps: SequenceParameters, num_packets: int) -> CodedOrder:
+    """The order of `pictures`, none of which is skipped, of a stream of so many packets.
+
+    Raises: UntrustedError where FFmpeg might show another order, or where a picture is missing.
+    """
     num_pictures = len(pictures.kinds)
     is_key = (pictures.kinds >= FIRST_KEY) & (pictures.kinds <= LAST_KEY)
     # the numbers of pictures count from these

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from ppvcli.video.headers.bits import Bits
 from ppvcli.video.headers.order import UntrustedError
+from ppvcli.video.headers.units import skip_display
 
-EXTENDED_SAR = 255
 READ_PROFILES = (1, 2, 3, 4)
 """Main, Main 10, Main Still Picture, Range Extensions."""
 
@@ -134,17 +134,7 @@ def _read_reference_set(bits: Bits, *, known: list[ReferenceSet]) -> ReferenceSe
 
 def read_usability(bits: Bits, *, num_sub_layers: int) -> bool:
     """Whether messages say how fields are shown."""
-    if bits.flag() and bits.u(8) == EXTENDED_SAR:
-        bits.u(32)
-    if bits.flag():
-        bits.u(1)
-    if bits.flag():
-        bits.u(4)
-        if bits.flag():
-            bits.u(24)
-    if bits.flag():
-        bits.ue()
-        bits.ue()
+    skip_display(bits)
     bits.u(1)
     if bits.flag():
         raise UntrustedError("interlaced")
