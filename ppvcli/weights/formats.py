@@ -260,12 +260,14 @@ def _sniff(path: Path) -> Literal["folder", "tar", "safetensors", "pickle"]:
         num_bytes = os.fstat(file.fileno()).st_size
         file.seek(max(num_bytes - 1, 0))
         last = file.read(1)
+    # First, since a safetensors file begins with the length of its header, which may look like a pickle's first bytes
+    # (640 is 80 02) or gzip's. No pickle of arrays and no archive goes on with zeros and a brace.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_HEADER_BYTES:
+        return "safetensors"
     if head[:2] == b"\x1f\x8b" or head[257:262] == b"ustar":
         return "tar"
     if head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5") and not head.startswith(_OLD_TORCH):
         return "pickle"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_HEADER_BYTES:
-        return "safetensors"
     if _PICKLE_TEXT.match(head) and last == b".":
         return "pickle"
     if (path.parent / EXPORT_DESCRIPTION).is_file():

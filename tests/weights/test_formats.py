@@ -80,6 +80,31 @@ def test_write_safetensors_is_a_file_for_the_safetensors_package(tmp_path: Path)
     np.testing.assert_array_equal(safetensors.numpy.load_file(tmp_path / "a.safetensors")["w"], ONE["w"])
 
 
+@pytest.mark.parametrize(
+    "num_bytes",
+    [
+        *(protocol << 8 | 0x80 for protocol in range(2, 6)),  # 80 02 to 80 05 begin a pickle
+        0x8B1F,  # 1f 8b begins gzip
+        0x5D28,  # "(]" begins a pickle of protocol 0
+    ],
+)
+def test_read_weights_of_safetensors_whose_header_length_reads_as_another_form(tmp_path: Path, num_bytes: int) -> None:
+    content = safetensors.numpy.save(ONE)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = content[8:end].ljust(num_bytes)
+    (tmp_path / "a").write_bytes(num_bytes.to_bytes(8, "little") + header + content[end:])
+    file = read_weights(tmp_path / "a")
+    assert file.form == "safetensors"
+    np.testing.assert_array_equal(file.tensors["w"], ONE["w"])
+
+
+def test_read_weights_of_safetensors_with_a_tensor_called_like_the_mark_of_a_tar(tmp_path: Path) -> None:
+    key = "x" * (257 - len('........{"')) + "ustar"
+    (tmp_path / "a").write_bytes(safetensors.numpy.save({key: ONE["w"]}))
+    assert (tmp_path / "a").read_bytes()[257:262] == b"ustar"
+    assert read_weights(tmp_path / "a").form == "safetensors"
+
+
 def test_read_weights_half_precision_comes_as_float32(tmp_path: Path) -> None:
     half = {"w": np.array([0.1, 65504], np.float16), "n": np.array([3])}
     write_safetensors(tmp_path / "a.safetensors", half)
