@@ -100,7 +100,8 @@ class PlannedReader:
         if packets is None:
             self._container.close()
             self._container, self._stream = open_stream(self._path, watch=self._watch, quick=_is_quick(self._path))
-            packets = checked_packets(self._container, self._stream, watch=self._watch)
+            batches = checked_packets(self._container, self._stream, watch=self._watch)
+            packets = itertools.chain.from_iterable(batches)
         numbers, places = np.unique(wanted, return_inverse=True)
         numbers = numbers if len(numbers) else np.zeros(1, dtype=np.int64)
         first, *others = self._shares(numbers, plan=plan)

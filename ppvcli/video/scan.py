@@ -24,6 +24,10 @@ from ppvcli.video.limits import Watch
 KEPT_PACKET_BYTES = 128 << 20
 """Packets stay in memory up to this many bytes; those of larger files are read again where they are needed."""
 
+BATCH_PACKETS = 4096
+BATCH_BYTES = 8 << 20
+"""A batch of packets is full with so many, or with so many bytes."""
+
 SCANS: dict[str, Callable[[av.VideoCodecContext], HeaderScan]] = {
     "h264": lambda codec: H264Scan(codec.extradata),
     "hevc": lambda codec: HevcScan(codec.extradata),
@@ -98,13 +102,11 @@ def make_plan(container: av.container.InputContainer, stream: av.VideoStream, *,
     kept: list[av.Packet] | None = []
     times: list[int | None] = []
     num_bytes = 0
-    for packet in checked_packets(container, stream, watch=watch):
-        scan.feed(memoryview(packet))
-        times.append(packet.pts)
-        num_bytes += packet.size
-        if kept is not None:
-            kept.append(packet)
-            kept = kept if num_bytes <= KEPT_PACKET_BYTES else None
+    for batch in checked_packets(container, stream, watch=watch):
+        scan.feed([bytes(packet) for packet in batch])
+        times += [packet.pts for packet in batch]
+        num_bytes += sum(packet.size for packet in batch)
+        kept = kept + batch if kept is not None and num_bytes <= KEPT_PACKET_BYTES else None
     order = scan.finish()
     rate = stream.average_rate or stream.guessed_rate
     frame_s = float(1 / rate) if rate else 0.0
@@ -118,20 +120,38 @@ def make_plan(container: av.container.InputContainer, stream: av.VideoStream, *,
 
 def checked_packets(
     container: av.container.InputContainer, stream: av.VideoStream, *, watch: Watch
-) -> Iterator[av.Packet]:
-    """All packets with something in them. Raises: UntrustedError for what sequential decoding treats specially."""
+) -> Iterator[list[av.Packet]]:
+    """All packets with something in them, in batches, since headers are parsed faster together.
+
+    Raises: UntrustedError for what sequential decoding treats specially.
+    """
+    batch: list[av.Packet] = []
+    num_bytes = 0
     is_over = False
     try:
         for packet in container.demux(stream):
             watch.check_time()
             if is_over or packet.is_corrupt or packet.is_discard:
                 raise UntrustedError("packets that are empty, damaged or not to be shown")
-            if packet.has_sidedata("new_extradata"):
-                raise UntrustedError("parameters that change")
-            is_over = packet.size == 0
-            if not is_over:
-                yield packet
+            size = packet.size
+            if not size:
+                is_over = True
+                continue
+            batch.append(packet)
+            num_bytes += size
+            if len(batch) == BATCH_PACKETS or num_bytes >= BATCH_BYTES:
+                yield _without_new_parameters(batch)
+                batch, num_bytes = [], 0
+        if batch:
+            yield _without_new_parameters(batch)
     except av.error.ExitError as error:
         raise watch.timeout() from error
     except (av.error.FFmpegError, IndexError) as error:
         raise UntrustedError("the container is damaged") from error
+
+
+def _without_new_parameters(batch: list[av.Packet]) -> list[av.Packet]:
+    """`batch`. Raises: UntrustedError."""
+    if any(side.data_type == "new_extradata" for packet in batch for side in packet.iter_sidedata()):
+        raise UntrustedError("parameters that change")
+    return batch

@@ -205,7 +205,8 @@ def test_packets_that_are_too_many_to_keep_are_read_again(
     truth: Callable[[str], Truth], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "KEPT_PACKET_BYTES", 1000)
-    for name in ("h264.mkv", "mpeg4_packed.avi"):
+    monkeypatch.setattr(scan, "BATCH_PACKETS", 5)
+    for name in ("h264.mkv", "hevc.mp4", "mpeg4_packed.avi"):
         known = truth(name)
         with open_video(known.path) as video:
             assert isinstance(video, PlannedReader) and video._plan is not None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 Rows = npt.NDArray[np.int64]
 
-HEADER_BYTES = 96
-"""How much of a slice `HeaderRows` looks at if nothing else is said; a longer header counts as damaged."""
+_WORD_BYTES = 8
+_MOST_ZEROS = 15
+_EXPONENT_OF_TOP_BIT = 1023 + 31
+"""What a float64 stores as the exponent of 2**31."""
 
 
 class BitsEndError(Exception):
@@ -56,16 +56,16 @@ class HeaderRows:
     Nothing raises: a header that is too long, or holds a number no sane stream has, is marked in `bad`.
     """
 
-    def __init__(self, headers: Sequence[bytes], *, num_bytes: int = HEADER_BYTES) -> None:
-        """`headers` are without emulation prevention bytes; only their first `num_bytes` are looked at."""
-        self._num_bytes = num_bytes
-        self._limits = np.array([min(len(header), num_bytes) * 8 for header in headers], dtype=np.int64)
-        buffer = b"".join([header[:num_bytes].ljust(num_bytes, b"\0") for header in headers]) + bytes(8)
-        self._words = np.ndarray((len(headers) * num_bytes,), dtype=">u8", buffer=buffer, strides=(1,))
-        self._offsets = np.arange(len(headers), dtype=np.int64) * num_bytes
-        self._positions = np.zeros(len(headers), dtype=np.int64)
-        self.all: Rows = np.arange(len(headers), dtype=np.int64)
-        self._bad = np.zeros(len(headers), dtype=bool)
+    def __init__(self, headers: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64]) -> None:
+        """`headers` [N, bytes] are without emulation prevention bytes; what is behind `sizes` bytes is not theirs."""
+        count, num_bytes = headers.shape
+        whole = np.append(headers, np.zeros(_WORD_BYTES, dtype=np.uint8))
+        # the eight bytes from each byte on as one number, made once, since many fields are read
+        self._words = np.ndarray((count * num_bytes,), ">u8", buffer=whole, strides=(1,)).astype(np.uint64)
+        self.all: Rows = np.arange(count, dtype=np.int64)
+        self._positions = self.all * (num_bytes * 8)
+        self._limits = self._positions + 8 * sizes
+        self._bad = np.zeros(count, dtype=bool)
 
     @property
     def bad(self) -> npt.NDArray[np.bool_]:
@@ -84,10 +84,11 @@ class HeaderRows:
         """Unsigned numbers of `num_bits` (up to 32; one width, or one for each row)."""
         if not len(rows):
             return np.zeros(0, dtype=np.int64)
-        windows = self._windows(rows)
-        self._positions[rows] += num_bits
-        # in two steps, because a shift by all 64 bits would be undefined
-        return ((windows >> np.uint64(1)) >> np.asarray(63 - num_bits).astype(np.uint64)).astype(np.int64)
+        positions, windows = self._look(rows)
+        self._positions[rows] = positions + num_bits
+        windows >>= np.uint64(1)  # in two steps, because a shift by all 64 bits would be undefined
+        windows >>= np.asarray(63 - num_bits).astype(np.uint64)
+        return windows.view(np.int64)
 
     def flag(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """One bit each."""
@@ -97,21 +98,27 @@ class HeaderRows:
         """Unsigned Exp-Golomb numbers up to 65534; a larger one marks its header."""
         if not len(rows):
             return np.zeros(0, dtype=np.int64)
-        windows = self._windows(rows)
-        zeros = 32 - np.frexp(windows >> np.uint64(32))[1].astype(np.int64)
-        if zeros.max() > 15:
-            self._bad[rows[zeros > 15]] = True
-            zeros = np.minimum(zeros, 15)
-        self._positions[rows] += 2 * zeros + 1
-        return (windows >> (63 - 2 * zeros).astype(np.uint64)).astype(np.int64) - 1
+        positions, windows = self._look(rows)
+        # how many zeros a number begins with follows from its exponent as a float64, which is small for 0, too
+        zeros = _EXPONENT_OF_TOP_BIT - ((windows >> np.uint64(32)).astype(np.float64).view(np.int64) >> 52)
+        if zeros.max() > _MOST_ZEROS:
+            self._bad[rows[zeros > _MOST_ZEROS]] = True
+            np.minimum(zeros, _MOST_ZEROS, out=zeros)
+        zeros <<= 1
+        positions += zeros
+        self._positions[rows] = positions + 1
+        windows >>= (63 - zeros).view(np.uint64)
+        return windows.view(np.int64) - 1
 
     def se(self, rows: Rows) -> npt.NDArray[np.int64]:
         """Signed Exp-Golomb numbers."""
         codes = self.ue(rows)
         return np.where(codes & 1, (codes + 1) >> 1, -(codes >> 1))
 
-    def _windows(self, rows: Rows) -> npt.NDArray[np.uint64]:
-        """The bits from the position of each row on: at least 57 of them, at the top of a number of 64 bits."""
+    def _look(self, rows: Rows) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+        """The position of each row, and the bits from there on: at least 57 of them, at the top of 64."""
         positions = self._positions[rows]
-        places = self._offsets[rows] + np.minimum(positions >> 3, self._num_bytes - 1)
-        return self._words[places].astype(np.uint64) << (positions & 7).astype(np.uint64)
+        # past all headers there is nothing to read; past one's own it is marked bad
+        windows = self._words[np.minimum(positions >> 3, len(self._words) - 1)]
+        windows <<= (positions & 7).view(np.uint64)
+        return positions, windows

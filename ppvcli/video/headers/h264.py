@@ -10,18 +10,19 @@ Source: ITU-T H.264 (08/2021), 7.3 and 8.2.1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
-from ppvcli.video.headers.bits import HEADER_BYTES, BitsEndError, HeaderRows
+from ppvcli.video.headers.bits import BitsEndError, HeaderRows
 from ppvcli.video.headers.h264_parameters import PictureParameters, SequenceParameters, parse_pps, parse_sps
 from ppvcli.video.headers.h264_slices import IDR_SLICE, I, parse_slice_headers
 from ppvcli.video.headers.order import CodedOrder, UntrustedError, reorder_depth
-from ppvcli.video.headers.units import unescaped, units_by_length, units_by_start_code
+from ppvcli.video.headers.units import HEADER_BYTES, Units, check_pictures, split_units, unescaped, units_by_start_code
 
 SLICE, SEI, SPS, PPS, DELIMITER, FILLER = 1, 6, 7, 8, 9, 12
 SEI_RECOVERY_POINT, SEI_DISPLAY_ORIENTATION = 6, 47
-_SLICE_CHUNK = 8192
 
 
 class H264Scan:
@@ -31,50 +32,45 @@ class H264Scan:
         self._length_bytes = 0
         self._sps: bytes | None = None
         self._pps: dict[bytes, PictureParameters] = {}
-        self._headers: list[bytes] = []
-        self._unit_bytes: list[int] = []
-        """The first byte of each slice's unit: importance and kind."""
-        self._slice_packets: list[int] = []
-        self._is_recovery: list[bool] = []
         self._parameters: SequenceParameters | None = None
+        self._slices: list[dict[str, npt.NDArray[np.int64]]] = []
+        """What the slices of some packets say, one row a slice."""
+        self._is_recovery: list[bool] = []
+        """Whether decoding may begin at each packet, as a message says."""
         if extradata:
             self._read_extradata(extradata)
 
-    def feed(self, data: memoryview) -> None:
-        packet = len(self._is_recovery)
-        self._is_recovery.append(False)
-        whole = None if self._length_bytes else bytes(data)
-        num_pictures = 0
-        for start, end in self._units(data) if whole is None else units_by_start_code(whole):
-            kind = data[start] & 0x1F
-            if kind in (SLICE, IDR_SLICE):
-                if end - start < 3 or data[start] & 0x80:
-                    raise UntrustedError("a damaged unit")
-                if data[start + 1] & 0x80:  # begins with macroblock 0
-                    num_pictures += 1
-                elif not num_pictures:
-                    raise UntrustedError("a picture without its first slice")
-                self._headers.append(unescaped(bytes(data[start + 1 : min(end, start + 1 + HEADER_BYTES)])))
-                self._unit_bytes.append(data[start])
-                self._slice_packets.append(packet)
-            elif kind == SEI:
-                self._is_recovery[packet] |= _has_recovery_point(bytes(data[start + 1 : end]))
+    def feed(self, packets: Sequence[bytes]) -> None:
+        if self._length_bytes and any(len(packet) > 4 and packet[0] == 1 for packet in packets):
+            raise UntrustedError("a packet that looks like a header")
+        units = split_units(packets, width=self._length_bytes, least=2)
+        kinds = units.data[units.starts] & 0x1F
+        is_slice = (kinds == SLICE) | (kinds == IDR_SLICE)
+        slices = np.flatnonzero(is_slice)
+        first_slice = slices.min(initial=len(kinds))
+        num_packets = len(self._is_recovery)
+        self._is_recovery += [False] * len(packets)
+        for number in np.flatnonzero(~is_slice).tolist():
+            kind = int(kinds[number])
+            if kind == SEI:
+                packet = num_packets + int(units.packets[number])
+                self._is_recovery[packet] |= _has_recovery_point(units.content(number)[1:])
             elif kind in (SPS, PPS):
-                self._take_parameters(bytes(data[start:end]))
+                self._take_parameters(units.content(number), is_late=bool(self._slices) or number > first_slice)
             elif kind not in (DELIMITER, FILLER):
                 raise UntrustedError(f"a unit of kind {kind}")
-        if num_pictures != 1:
-            raise UntrustedError(f"{num_pictures} pictures in a packet")
+        if (units.ends[slices] - units.starts[slices] < 3).any() or (units.data[units.starts[slices]] & 0x80).any():
+            raise UntrustedError("a damaged unit")
+        begins_picture = units.data[units.starts[slices] + 1] >= 0x80  # its first macroblock is number 0
+        check_pictures(units.packets[slices], begins_picture, num_packets=len(packets))
+        fields = self._parse_slices(units, slices)
+        self._slices.append({**fields, "packet": num_packets + units.packets[slices]})
 
     def finish(self) -> CodedOrder:
-        if self._parameters is None or not self._headers:
+        if not self._slices:
             raise UntrustedError("no parameter set")
-        slices = [
-            self._parse_slices(slice(start, start + _SLICE_CHUNK))
-            for start in range(0, len(self._headers), _SLICE_CHUNK)
-        ]
-        fields = {name: np.concatenate([chunk[name] for chunk in slices]) for name in slices[0]}
-        packets = np.array(self._slice_packets)
+        fields = {name: np.concatenate([part[name] for part in self._slices]) for name in self._slices[0]}
+        packets = fields["packet"]
         is_first = np.diff(packets, prepend=-1) > 0
         for name in ("unit", "frame_num", "poc_lsb"):
             if (fields[name] != fields[name][is_first][packets]).any():
@@ -100,12 +96,8 @@ class H264Scan:
                 self._take_parameters(extradata[place + 2 : place + 2 + length])
                 place += 2 + length
 
-    def _units(self, data: memoryview) -> list[tuple[int, int]]:
-        if len(data) > 4 and data[0] == 1:
-            raise UntrustedError("a packet that looks like a header")
-        return units_by_length(data, width=self._length_bytes, least=2)
-
-    def _take_parameters(self, unit: bytes) -> None:
+    def _take_parameters(self, unit: bytes, *, is_late: bool = False) -> None:
+        """`is_late` says that a slice came before."""
         unit = unit.rstrip(b"\0")
         if not unit:
             raise UntrustedError("an empty unit")
@@ -116,23 +108,25 @@ class H264Scan:
                 elif self._sps != unit:
                     raise UntrustedError("parameters that change")
             elif unit[0] & 0x1F == PPS and unit not in self._pps:
-                if self._headers:
+                if is_late:
                     raise UntrustedError("parameters that change")
                 self._pps[unit] = parse_pps(unescaped(unit[1:]))
         except BitsEndError as error:
             raise UntrustedError("a damaged parameter set") from error
 
-    def _parse_slices(self, part: slice) -> dict[str, npt.NDArray[np.int64]]:
+    def _parse_slices(self, units: Units, slices: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
         sets = list(self._pps.values())
         numbers = [one.pps_id for one in sets]
         if len(set(numbers)) != len(numbers) or not sets or self._parameters is None:
             raise UntrustedError("parameters that change")
         if any(one.sps_id != self._parameters.sps_id for one in sets):
             raise UntrustedError("several parameter sets")
-        rows = HeaderRows(self._headers[part])
-        units = np.array(self._unit_bytes[part])
+        rows = HeaderRows(*units.headers(slices, skip=1, num_bytes=HEADER_BYTES))
         fields = parse_slice_headers(
-            rows, units=units, sps=self._parameters, sets=dict(zip(numbers, sets, strict=True))
+            rows,
+            units=units.data[units.starts[slices]].astype(np.int64),
+            sps=self._parameters,
+            sets=dict(zip(numbers, sets, strict=True)),
         )
         if rows.bad.any():
             raise UntrustedError("a damaged slice header")

@@ -123,7 +123,7 @@ def _read_weights(
             active = chosen[lengths[chosen] > index]
             for num_values in (2, 4) if has_chroma else (2,):
                 explicit = active[rows.flag(active)]
-                for _ in range(num_values):
+                for _ in range(num_values if len(explicit) else 0):
                     value = rows.se(explicit)
                     rows.mark_bad(explicit[(value < -128) | (value > 127)])
 

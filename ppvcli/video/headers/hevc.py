@@ -10,22 +10,30 @@ Source: ITU-T H.265 (08/2021), 7.3.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from ppvcli.video.headers.bits import HEADER_BYTES, BitsEndError, HeaderRows
+from ppvcli.video.headers.bits import BitsEndError, HeaderRows
 from ppvcli.video.headers.hevc_order import Pictures, coded_order
 from ppvcli.video.headers.hevc_parameters import PictureParameters, SequenceParameters, parse_pps, parse_sps, parse_vps
 from ppvcli.video.headers.hevc_slices import CRA, IDR, SliceHeaders, parse_slice_headers
 from ppvcli.video.headers.order import CodedOrder, UntrustedError
-from ppvcli.video.headers.units import unescaped, units_by_length, units_by_start_code
+from ppvcli.video.headers.units import (
+    HEADER_BYTES,
+    MOST_HEADER_BYTES,
+    Units,
+    check_pictures,
+    split_units,
+    unescaped,
+    units_by_start_code,
+)
 
 SLICES = (*range(10), *IDR, CRA)
 VPS, SPS, PPS, DELIMITER, FILLER, PREFIX_SEI, SUFFIX_SEI, DOLBY_VISION = 32, 33, 34, 35, 38, 39, 40, 62
 ROW_BYTES = 4
 """What a slice header needs at most to say where a row of blocks begins, if it does."""
-_SLICE_CHUNK = 4096
 
 SEI_FRAME_TIMING, SEI_REGISTERED = 1, 4
 HARMLESS_SEI = {0, SEI_FRAME_TIMING, SEI_REGISTERED, 5, 6, 45, 128, 129, 130, 132, 136, 137, 144, 148}
@@ -45,61 +53,54 @@ class HevcScan:
         self._sps: SequenceParameters | None = None
         self._pps: dict[int, PictureParameters] = {}
         self._header_bytes = HEADER_BYTES
-        self._headers: list[bytes] = []
-        self._unit_bytes: list[tuple[int, int]] = []
-        """The kind of each slice's unit, and its layer in time."""
-        self._slice_packets: list[int] = []
+        self._slices: list[dict[str, npt.NDArray[np.int64]]] = []
+        """What the slices of some packets say, one row a slice."""
         self._num_packets = 0
         if extradata:
             self._read_extradata(extradata)
 
-    def feed(self, data: memoryview) -> None:
-        whole = bytes(data)
-        num_pictures = 0
-        width = self._length_bytes
-        for start, end in units_by_length(whole, width=width, least=3) if width else units_by_start_code(whole):
-            if end - start < 3:
-                raise UntrustedError("a damaged unit")
-            kind = _unit_kind(whole[start : start + 2])
-            if kind in SLICES:
-                num_pictures += whole[start + 2 : start + 3] >= b"\x80"
-                if not num_pictures:
-                    raise UntrustedError("a picture without its first slice")
-                header = unescaped(whole[start + 2 : min(end, start + 2 + self._header_bytes)])
-                # a whole unit has at least one byte more than its header
-                self._headers.append(header.rstrip(b"\0")[:-1] if end - start - 2 <= self._header_bytes else header)
-                self._unit_bytes.append((kind, whole[start + 1] - 1))
-                self._slice_packets.append(self._num_packets)
-            else:
-                self._take_unit(kind, whole[start:end])
-        if num_pictures != 1:
-            raise UntrustedError(f"{num_pictures} pictures in a packet")
-        self._num_packets += 1
+    def feed(self, packets: Sequence[bytes]) -> None:
+        units = split_units(packets, width=self._length_bytes, least=3)
+        heads = np.stack([units.data[units.starts], units.data[units.starts + 1]], axis=1)
+        kinds = _unit_kinds(heads)
+        is_slice = np.isin(kinds, SLICES)
+        slices = np.flatnonzero(is_slice)
+        first_slice = slices.min(initial=len(kinds))
+        for number in np.flatnonzero(~is_slice).tolist():
+            self._take_unit(
+                int(kinds[number]), units.content(number), is_late=bool(self._slices) or number > first_slice
+            )
+        begins_picture = units.data[units.starts[slices] + 2] >= 0x80
+        check_pictures(units.packets[slices], begins_picture, num_packets=len(packets))
+        self._slices.append(
+            {
+                **vars(self._parse_slices(units, slices, kinds=kinds[slices])),
+                "packet": self._num_packets + units.packets[slices],
+                "kind": kinds[slices],
+                "layer": heads[slices, 1].astype(np.int64) - 1,
+            }
+        )
+        self._num_packets += len(packets)
 
     def finish(self) -> CodedOrder:
-        if self._sps is None or not self._headers:
+        if self._sps is None or not self._slices:
             raise UntrustedError("no parameter set")
-        packets, units = np.array(self._slice_packets), np.array(self._unit_bytes)
+        slices = {name: np.concatenate([part[name] for part in self._slices]) for name in self._slices[0]}
+        packets = slices["packet"]
         is_first = np.diff(packets, prepend=-1) > 0
-        chunks = range(0, len(packets), _SLICE_CHUNK)
-        parts = [self._parse_slices(slice(start, start + _SLICE_CHUNK), units=units) for start in chunks]
-        pps_ids, addresses, poc_lsb, distances, is_dependent, claims_first = (
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("pps_ids", "addresses", "poc_lsb", "distances", "is_dependent", "is_first")
-        )
-        poc_lsb = np.where(is_dependent, poc_lsb[is_first][packets], poc_lsb)
-        for values in (units[:, 0], units[:, 1], pps_ids, poc_lsb):
-            if (values != values[is_first][packets]).any():
+        slices["poc_lsb"] = np.where(slices["is_dependent"], slices["poc_lsb"][is_first][packets], slices["poc_lsb"])
+        for name in ("kind", "layer", "pps_ids", "poc_lsb"):
+            if (slices[name] != slices[name][is_first][packets]).any():
                 raise UntrustedError("slices of one picture contradict each other")
-        if (claims_first != is_first).any() or (np.diff(addresses)[~is_first[1:]] <= 0).any():
+        if (slices["is_first"] != is_first).any() or (np.diff(slices["addresses"])[~is_first[1:]] <= 0).any():
             raise UntrustedError("a picture without its first slice, or with slices out of order")
         pictures = Pictures(
             packets=packets[is_first],
-            kinds=units[is_first, 0],
-            layers=units[is_first, 1],
-            poc_lsb=poc_lsb[is_first],
-            distances=distances[is_first],
-            last_blocks=_last_blocks(addresses, is_first, sps=self._sps),
+            kinds=slices["kind"][is_first],
+            layers=slices["layer"][is_first],
+            poc_lsb=slices["poc_lsb"][is_first],
+            distances=slices["distances"][is_first],
+            last_blocks=_last_blocks(slices["addresses"], is_first, sps=self._sps),
         )
         return coded_order(pictures.without_skipped(), sps=self._sps, num_packets=self._num_packets)
 
@@ -122,20 +123,20 @@ class HevcScan:
         if place != len(extradata):
             raise UntrustedError("a damaged header")
 
-    def _take_unit(self, kind: int, unit: bytes) -> None:
-        """Takes what is no slice."""
+    def _take_unit(self, kind: int, unit: bytes, *, is_late: bool = False) -> None:
+        """Takes what is no slice; `is_late` says that a slice came before."""
         if kind in (VPS, SPS, PPS):
-            self._take_parameters(kind, unit.rstrip(b"\0"))
+            self._take_parameters(kind, unit.rstrip(b"\0"), is_late=is_late)
         elif kind in (PREFIX_SEI, SUFFIX_SEI):
             self._check_messages(unit[2:].rstrip(b"\0").replace(b"\0\0\3", b"\0\0"), is_prefix=kind == PREFIX_SEI)
         elif kind not in (DELIMITER, FILLER, DOLBY_VISION):
             raise UntrustedError(f"a unit of kind {kind}")
 
-    def _take_parameters(self, kind: int, unit: bytes) -> None:
+    def _take_parameters(self, kind: int, unit: bytes, *, is_late: bool) -> None:
         known = self._parameter_units[kind]
         if unit in known:
             return
-        if self._headers or (known and kind != PPS):
+        if is_late or (known and kind != PPS):
             raise UntrustedError("parameters that change")
         known.add(unit)
         try:
@@ -151,7 +152,8 @@ class HevcScan:
                     raise UntrustedError("parameters that don't belong together")
                 self._pps[pps.pps_id] = pps
                 if pps.has_tiles or pps.has_wavefronts:
-                    self._header_bytes = HEADER_BYTES + ROW_BYTES * (self._sps.num_blocks // self._sps.num_columns)
+                    num_rows = self._sps.num_blocks // self._sps.num_columns
+                    self._header_bytes = min(HEADER_BYTES + ROW_BYTES * num_rows, MOST_HEADER_BYTES)
         except BitsEndError as error:
             raise UntrustedError("a damaged parameter set") from error
 
@@ -178,20 +180,35 @@ class HevcScan:
             if kind == SEI_FRAME_TIMING and content[:1] >= b"\x10" and self._sps and self._sps.has_field_info:
                 raise UntrustedError("interlaced")
 
-    def _parse_slices(self, part: slice, *, units: npt.NDArray[np.int64]) -> SliceHeaders:
-        assert self._sps is not None
-        rows = HeaderRows(self._headers[part], num_bytes=self._header_bytes)
-        headers = parse_slice_headers(rows, kinds=units[part, 0], sps=self._sps, sets=self._pps)
+    def _parse_slices(
+        self, units: Units, slices: npt.NDArray[np.int64], *, kinds: npt.NDArray[np.int64]
+    ) -> SliceHeaders:
+        if self._sps is None:
+            raise UntrustedError("no parameter set")
+        headers, sizes = units.headers(slices, skip=2, num_bytes=self._header_bytes)
+        # a whole unit has at least one byte more than its header
+        for row in np.flatnonzero(units.ends[slices] - units.starts[slices] - 2 <= self._header_bytes).tolist():
+            sizes[row] = max(len(headers[row, : sizes[row]].tobytes().rstrip(b"\0")) - 1, 0)
+        rows = HeaderRows(headers, sizes)
+        found = parse_slice_headers(rows, kinds=kinds, sps=self._sps, sets=self._pps)
         if rows.bad.any():
             raise UntrustedError("a damaged slice header")
-        return headers
+        return found
 
 
 def _unit_kind(head: bytes) -> int:
     """The kind of a unit. Raises: UntrustedError for another layer, and for what can't be a unit."""
-    if len(head) < 2 or head[0] & 0x81 or head[1] & 0xF8 or not head[1] & 7:
+    if len(head) < 2:
+        raise UntrustedError("a damaged unit")
+    return int(_unit_kinds(np.frombuffer(head[:2], dtype=np.uint8)[np.newaxis])[0])
+
+
+def _unit_kinds(heads: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """The kinds of units from their first two bytes, uint8 [N, 2]. Raises: as `_unit_kind`."""
+    first, second = heads[:, 0], heads[:, 1]
+    if (first & 0x81).any() or (second & 0xF8).any() or not (second & 7).all():
         raise UntrustedError("several layers, or a damaged unit")
-    return head[0] >> 1
+    return (first >> 1).astype(np.int64)
 
 
 def _last_blocks(

@@ -9,6 +9,8 @@ Source: ITU-T T.81, Annex B; FFmpeg's mjpegdec.c for what it makes of damage.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ppvcli.video.headers.order import CodedOrder, UntrustedError
@@ -31,8 +33,11 @@ class MjpegScan:
         self._segments: list[Segment] | None = None
         self._num_packets = 0
 
-    def feed(self, data: memoryview) -> None:
-        whole = bytes(data)
+    def feed(self, packets: Sequence[bytes]) -> None:
+        for packet in packets:
+            self._take_packet(packet)
+
+    def _take_packet(self, whole: bytes) -> None:
         segments, start = _read_segments(whole)
         if self._segments is None:
             if dict(segments)[BASELINE][1:3] != self._height.to_bytes(2, "big"):

@@ -9,6 +9,7 @@ Source: ISO/IEC 14496-2 (2004), 6.2; FFmpeg's mpeg4videodec.c for what it makes 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,8 +71,11 @@ class Mpeg4Scan:
         self._waiting: tuple[int, int, int, _Picture] | None = None
         """The second picture of a packet: packet, first byte, end, header."""
 
-    def feed(self, data: memoryview) -> None:
-        whole = bytes(data)
+    def feed(self, packets: Sequence[bytes]) -> None:
+        for packet in packets:
+            self._take_packet(packet)
+
+    def _take_packet(self, whole: bytes) -> None:
         packet = self._num_packets
         self._num_packets += 1
         first = whole.find(_PICTURE_START)

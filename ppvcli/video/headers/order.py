@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,8 +61,8 @@ class CodedOrder:
 class HeaderScan(Protocol):
     """Looks at every packet of a stream once, at headers only."""
 
-    def feed(self, data: memoryview) -> None:
-        """Takes the next packet. Raises: UntrustedError."""
+    def feed(self, packets: Sequence[bytes]) -> None:
+        """Takes the next packets, one or more. Raises: UntrustedError."""
 
     def finish(self) -> CodedOrder:
         """The pictures of all packets. Raises: UntrustedError."""

@@ -8,12 +8,14 @@ import av
 import numpy as np
 import pytest
 
-from ppvcli.video.headers.bits import Bits, BitsEndError, HeaderRows
+from ppvcli.video.headers.bits import Bits, BitsEndError
 from ppvcli.video.headers.h264_parameters import parse_pps, parse_sps
 from ppvcli.video.headers.mjpeg import MjpegScan
 from ppvcli.video.headers.mpeg4 import parse_layer
 from ppvcli.video.headers.order import UntrustedError, reorder_depth
+from ppvcli.video.headers.units import MOST_UNITS, split_units
 from ppvcli.video.scan import SCANS
+from tests.video.headers.rows import header_rows
 from tests.video.matrix import ROWS
 
 
@@ -25,7 +27,7 @@ def _codes(*values: int) -> bytes:
 def test_exp_golomb_numbers_are_read_alike_one_by_one_and_by_row() -> None:
     values = [0, 1, 2, 3, 7, 8, 254, 255, 256, 4095, 65534, 5]
     one = Bits(_codes(*values))
-    rows = HeaderRows([_codes(*values), _codes(*reversed(values))])
+    rows = header_rows(_codes(*values), _codes(*reversed(values)))
     read = [rows.ue(rows.all).tolist() for _ in values]
     assert [one.ue() for _ in values] == values
     assert read == [[first, second] for first, second in zip(values, reversed(values), strict=True)]
@@ -35,13 +37,13 @@ def test_exp_golomb_numbers_are_read_alike_one_by_one_and_by_row() -> None:
 def test_signed_numbers_alternate() -> None:
     expected = [0, 1, -1, 2, -2, 3, -3]
     one = Bits(_codes(*range(7)))
-    rows = HeaderRows([_codes(*range(7))])
+    rows = header_rows(_codes(*range(7)))
     assert [one.se() for _ in expected] == expected
     assert [rows.se(rows.all).item() for _ in expected] == expected
 
 
 def test_rows_move_on_their_own() -> None:
-    rows = HeaderRows([b"\xa5\x0f", b"\xff\x00"])
+    rows = header_rows(b"\xa5\x0f", b"\xff\x00")
     second = rows.all[1:]
     assert rows.u(second, 8).tolist() == [0xFF]
     assert rows.u(rows.all, np.array([4, 8])).tolist() == [0xA, 0]
@@ -55,7 +57,7 @@ def test_rows_move_on_their_own() -> None:
 def test_numbers_that_go_past_the_end_are_refused(data: bytes) -> None:
     with pytest.raises(BitsEndError):
         Bits(data).ue()
-    rows = HeaderRows([data])
+    rows = header_rows(data)
     rows.ue(rows.all)
     assert rows.bad.all()
 
@@ -82,8 +84,8 @@ def test_stream_with_a_lost_or_odd_packet_is_not_trusted(name: str, change: str,
 
     def scan(packets: list[bytes]) -> int:
         one = SCANS[codec.name](codec)
-        for packet in packets:
-            one.feed(memoryview(packet))
+        for start in range(0, len(packets), 3):
+            one.feed(packets[start : start + 3])
         return one.finish().num_frames
 
     assert scan(packets) == len(packets)
@@ -105,10 +107,26 @@ def test_start_code_inside_of_a_unit_that_has_a_length_is_refused(tmp_path: Path
     with av.open(str(ROWS["h264_12.mp4"].write(tmp_path))) as container:
         codec = container.streams.video[0].codec_context
         packet = bytearray(next(container.demux(video=0)))
-    SCANS["h264"](codec).feed(memoryview(packet))
+    SCANS["h264"](codec).feed([bytes(packet)])
     packet[-5:-2] = b"\0\0\1"  # FFmpeg would take what follows for another unit
-    with pytest.raises(UntrustedError, match="lengths"):
-        SCANS["h264"](codec).feed(memoryview(packet))
+    with pytest.raises(UntrustedError, match="start code"):
+        SCANS["h264"](codec).feed([bytes(packet)])
+
+
+def test_units_of_many_packets_are_those_of_each() -> None:
+    units = (b"\x09\xf0", b"\x65" * 300, b"\x41\0\0\3\1\0", b"\x06\5")
+    packets = [b"".join(len(unit).to_bytes(4, "big") + unit for unit in units[:count]) for count in (1, 4, 2)]
+    found = split_units(packets, width=4, least=2)
+    assert found.packets.tolist() == [0, 1, 1, 1, 1, 2, 2]
+    assert [found.content(number) for number in range(7)] == [units[0], *units, *units[:2]]
+    headers, sizes = found.headers(np.array([2, 3]), skip=1, num_bytes=8)
+    assert [header[:size].tobytes() for header, size in zip(headers, sizes, strict=True)] == [
+        b"\x65" * 8,
+        b"\0\0\1\0",  # without the 3 that keeps it from being a start code
+    ]
+    for bad in (packets[1][:-1], b"\0\0\0\1\x09", b"\0\0", packets[0] * (MOST_UNITS + 1)):
+        with pytest.raises(UntrustedError, match="lengths"):
+            split_units([packets[0], bad], width=4, least=2)
 
 
 def _segment(kind: int, body: bytes) -> bytes:
@@ -144,7 +162,7 @@ GOOD_PICTURE = _picture(COMMENT, TABLE, CODES, FRAME)
 def test_jpeg_picture_that_stands_alone_is_accepted(packet: bytes) -> None:
     scan = MjpegScan(None, height=48)
     for one in (GOOD_PICTURE, packet):
-        scan.feed(memoryview(one))
+        scan.feed([one])
     order = scan.finish()
     assert order.num_frames == 2
     assert order.is_start.all() and not order.is_reference.any()
@@ -174,14 +192,14 @@ def test_jpeg_picture_that_stands_alone_is_accepted(packet: bytes) -> None:
 )
 def test_jpeg_picture_that_may_be_none_or_not_stand_alone_is_refused(packet: bytes) -> None:
     scan = MjpegScan(None, height=48)
-    scan.feed(memoryview(GOOD_PICTURE))
+    scan.feed([GOOD_PICTURE])
     with pytest.raises(UntrustedError):
-        scan.feed(memoryview(packet))
+        scan.feed([bytes(packet)])
 
 
 def test_jpeg_pictures_of_half_the_height_are_refused() -> None:
     with pytest.raises(UntrustedError, match="height"):
-        MjpegScan(None, height=96).feed(memoryview(GOOD_PICTURE))
+        MjpegScan(None, height=96).feed([GOOD_PICTURE])
 
 
 def test_layer_of_unusual_shape_is_refused() -> None:

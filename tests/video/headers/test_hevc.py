@@ -13,7 +13,7 @@ import pytest
 from ppvcli.errors import VideoError
 from ppvcli.video.decoding import open_video
 from ppvcli.video.early_ends import EarlyEnds
-from ppvcli.video.headers.bits import Bits, BitsEndError, HeaderRows
+from ppvcli.video.headers.bits import Bits, BitsEndError
 from ppvcli.video.headers.hevc import HevcScan
 from ppvcli.video.headers.hevc_order import find_starts
 from ppvcli.video.headers.hevc_parameters import PictureParameters, SequenceParameters, parse_pps, parse_sps, parse_vps
@@ -22,6 +22,7 @@ from ppvcli.video.headers.hevc_syntax import read_reference_sets
 from ppvcli.video.headers.order import BlockEnds, CodedOrder, UntrustedError
 from ppvcli.video.plan import PlannedReader
 from ppvcli.video.scan import StreamPlan
+from tests.video.headers.rows import header_rows
 from tests.video.matrix import ROWS, damage_packets, encode, moving_frames, x265
 
 FUZZED = [name for name in ROWS if name.startswith("hevc") and ROWS[name].planned]
@@ -49,8 +50,8 @@ def _packets(path: Path) -> tuple[bytes | None, list[bytes]]:
 
 def _scan(extradata: bytes | None, packets: list[bytes]) -> CodedOrder:
     scan = HevcScan(extradata)
-    for packet in packets:
-        scan.feed(memoryview(packet))
+    for start in range(0, len(packets), 3):
+        scan.feed(packets[start : start + 3])
     return scan.finish()
 
 
@@ -153,7 +154,7 @@ P_END = "0" + _ue(0) + _ue(0) + _ue(0) + "1"
 )
 def test_reference_sets_are_read_in_all_their_forms(sets: str, distances: list[int], used: list[bool]) -> None:
     data = _as_bytes(BEGIN + _ue(1) + f"{77:08b}" + sets + P_END)
-    rows = HeaderRows([data, data])
+    rows = header_rows(data, data)
     headers = parse_slice_headers(rows, kinds=np.array([1, 0]), sps=SEQUENCE, sets={0: PICTURE})
     assert not rows.bad.any()
     assert headers.poc_lsb.tolist() == [77, 77]
@@ -197,13 +198,13 @@ def test_listed_reference_sets_are_read_with_those_that_are_another_one_shifted(
     ],
 )
 def test_slice_header_that_a_decoder_refuses_is_bad(kind: int, header: str) -> None:
-    rows = HeaderRows([_as_bytes(header)])
+    rows = header_rows(_as_bytes(header))
     parse_slice_headers(rows, kinds=np.array([kind]), sps=SEQUENCE, sets={0: PICTURE})
     assert rows.bad.tolist() == [True]
 
 
 def test_dependent_slice_says_where_it_begins_and_no_more() -> None:
-    rows = HeaderRows([_as_bytes("0" + _ue(0) + "1" + f"{13:05b}" + _ue(2) + _ue(8) + "0" * 18 + "1")])
+    rows = header_rows(_as_bytes("0" + _ue(0) + "1" + f"{13:05b}" + _ue(2) + _ue(8) + "0" * 18 + "1"))
     headers = parse_slice_headers(rows, kinds=np.array([1]), sps=SEQUENCE, sets={0: PICTURE})
     assert not rows.bad.any()
     assert headers.is_dependent.tolist() == [True]
