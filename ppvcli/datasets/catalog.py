@@ -73,7 +73,10 @@ def _open_csv(config: DataConfig, root: Path, *, labels: Sequence[str] | None, s
         )
     train, val = table.side("train"), table.side("val")
     if not train or not val:
-        raise DatasetError(f"{path}: the column split leaves one side empty: {len(train)} train, {len(val)} val")
+        raise DatasetError(
+            f"{path}: the column split leaves one side empty: {len(train)} train, {len(val)} val",
+            hint="give some rows the other word, train or val; or remove the column and say --val-ratio 0.2",
+        )
     return Split(train=train, val=val, labels=table.labels)
 
 

@@ -152,5 +152,8 @@ def _find_frame_folders(folder: Path) -> list[tuple[Path, int | None]]:
 def _divide(samples: Sequence[Sample], val: set[int]) -> tuple[tuple[Sample, ...], ...]:
     train = tuple(sample for i, sample in enumerate(samples) if i not in val)
     if not train or not val:
-        raise DatasetError(f"a split of {len(samples)} clips leaves one side empty: {len(train)} train, {len(val)} val")
+        raise DatasetError(
+            f"a split of {len(samples)} clips leaves one side empty: {len(train)} train, {len(val)} val",
+            hint="add clips, two or more of a class; where groups are held out, clips of two or more groups",
+        )
     return train, tuple(samples[i] for i in sorted(val))
