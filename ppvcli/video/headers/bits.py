@@ -8,6 +8,7 @@ import numpy.typing as npt
 Rows = npt.NDArray[np.int64]
 
 _WORD_BYTES = 8
+_TOP_BIT = np.uint64(1 << 63)
 _MOST_ZEROS = 15
 _EXPONENT_OF_TOP_BIT = 1023 + 31
 """What a float64 stores as the exponent of 2**31."""
@@ -92,7 +93,11 @@ class HeaderRows:
 
     def flag(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """One bit each."""
-        return self.u(rows, 1).astype(bool)
+        if not len(rows):
+            return np.zeros(0, dtype=bool)
+        positions, windows = self._look(rows)
+        self._positions[rows] = positions + 1
+        return windows >= _TOP_BIT
 
     def ue(self, rows: Rows) -> npt.NDArray[np.int64]:
         """Unsigned Exp-Golomb numbers up to 65534; a larger one marks its header."""

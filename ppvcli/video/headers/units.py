@@ -95,7 +95,8 @@ def _split_by_length(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64],
             raise UntrustedError("lengths that don't add up")
         lengths = np.zeros(len(numbers), dtype=np.int64)
         for byte in range(width):
-            lengths = lengths << 8 | data[places + byte]
+            lengths <<= 8
+            lengths |= data[places + byte]
         places = starts + lengths
         if (places > bounds).any() or (lengths < least).any():
             raise UntrustedError("lengths that don't add up")
@@ -109,9 +110,9 @@ def _split_by_length(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64],
 
 def _refuse_start_codes(units: Units) -> None:
     """FFmpeg takes a start code for the beginning of another unit, even where units have lengths."""
-    data = units.data
-    for begin in range(0, len(data) - 2, _SEARCHED_BYTES):
-        zeros = np.flatnonzero(data[begin : min(begin + _SEARCHED_BYTES + 1, len(data) - 1)] == 0)
+    data, end = units.data, int(units.ends[-1])
+    for begin in range(0, end, _SEARCHED_BYTES):
+        zeros = np.flatnonzero(data[begin : min(begin + _SEARCHED_BYTES + 1, end)] == 0)
         pairs = zeros[:-1][np.diff(zeros) == 1] + begin
         codes = pairs[data[pairs + 2] == 1]
         owners = np.searchsorted(units.starts, codes, side="right") - 1
