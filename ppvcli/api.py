@@ -61,7 +61,7 @@ def prepare_ucf101_66(
     *,
     source: str | Path | None = None,
     split: int = 1,
-    format: str = "videos",
+    format: str | None = None,
     classes: str | Path | None = None,
     num_workers: int | None = None,
     allow_missing: bool = False,
@@ -73,29 +73,35 @@ def prepare_ucf101_66(
     `source` is a folder with the clips or an archive of them (.rar, .tar, .tar.gz, .zip), the split lists in it or
     beside it; None takes the source of the last run, else downloads 6.9 GB from the publisher. `split` is 1, 2 or 3,
     `format` is `videos` or `frames` (JPEG files, extracted by `num_workers` processes; None: one for each CPU core).
-    `classes` is a file with one class name a line, in the order of the labels; None takes the 65 of UCF101-66. Listed
-    clips that are absent or can't be decoded are an error, or left out with `allow_missing`; `missing.txt` names them.
-    A call that was interrupted goes on when it is repeated; once all is done it compares hashes and changes nothing.
-    `force` prepares anew. `progress` is called with a `PrepareProgress` whenever something happens.
+    `classes` is a file with one class name a line, in the order of the labels. Where `format` or `classes` is None the
+    folder keeps its own; an empty one gets videos of the 65 classes of UCF101-66. Listed clips that are absent or can't
+    be decoded are an error, or left out with `allow_missing`; `missing.txt` names them. A call that was interrupted
+    goes on when it is repeated; once all is done it compares hashes and changes nothing. `force` prepares anew what is
+    there, and the old set stays whole until the new one takes its place. `progress` is called with a `PrepareProgress`
+    whenever something happens.
 
     Frames start worker processes: a script that calls this needs `if __name__ == "__main__":`.
 
-    Raises: UsageError, UnknownNameError (format or class); DatasetError for a source, list or archive that can't be
-    used, missing clips, and files that changed since they were prepared; DownloadError.
+    Raises: UsageError, also for a folder that holds other things; UnknownNameError (format or class); DatasetError for
+    a source, list or archive that can't be used, missing clips, and files that changed since they were prepared;
+    DownloadError.
     """
     from ppvcli.datasets import ucf101
     from ppvcli.datasets.annotations import read_labels
+    from ppvcli.datasets.ucf101_lists import check_classes
     from ppvcli.deploy.machine import usable_cores
     from ppvcli.models.zoo import load_labels
 
-    return ucf101.prepare(
-        Path(out),
-        load_labels("ucf101-66") if classes is None else read_labels(Path(classes)),
+    class_names = None if classes is None else read_labels(Path(classes))
+    check_classes(class_names or (), load_labels("ucf101"))
+    request = ucf101.Request(
+        class_names=class_names,
+        sports=load_labels("ucf101-66"),
         source=None if source is None else Path(source),
         split=split,
         format=format,
         num_workers=num_workers if num_workers is not None else usable_cores(),
         allow_missing=allow_missing,
         force=force,
-        report=progress or (lambda _: None),
     )
+    return ucf101.prepare(Path(out), request, report=progress or (lambda _: None))

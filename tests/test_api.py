@@ -26,7 +26,7 @@ SIGNATURES = {
     "read_frames": "(path, indices, *, decoder='pyav'",
     "predict": "(sources, *, model='pptsmv2', weights=None, device='auto', runtime='auto', top_k=5",
     "download_weights": "(names, *, mirror=None, offline=False, force=False",
-    "prepare_ucf101_66": "(out, *, source=None, split=1, format='videos', classes=None",
+    "prepare_ucf101_66": "(out, *, source=None, split=1, format=None, classes=None",
 }
 """As the design fixes them, without types; more keyword-only parameters may follow."""
 

@@ -43,11 +43,19 @@ def prepare_ucf101_66(
     ] = None,
     split: Annotated[int, typer.Option(metavar="1|2|3", help="The official split.")] = 1,
     format_: Annotated[
-        str, typer.Option("--format", metavar="videos|frames", help="Lists of clips, or of folders of JPEG files.")
-    ] = "videos",
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="videos|frames",
+            help="Lists of clips, or of folders of JPEG files.  [default: that of the folder, else videos]",
+        ),
+    ] = None,
     classes: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Classes to select, one a line.  [default: the 65 sports of UCF101-66]"),
+        typer.Option(
+            metavar="FILE",
+            help="Classes to select, one a line.  [default: those of the folder, else the 65 sports of UCF101-66]",
+        ),
     ] = None,
     num_workers: Annotated[
         int | None,
@@ -56,7 +64,13 @@ def prepare_ucf101_66(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Go on without clips that are absent or broken.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Prepare anew what is there; downloads are kept.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Prepare anew what is there. The old set stays until the new one is complete; downloads are kept.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Prepare the UCF101-66 data set."""
@@ -77,7 +91,8 @@ def prepare_ucf101_66(
                 progress=watcher.report,
             )
     except KeyboardInterrupt:
-        raise InterruptedRunError("interrupted", hint="the same command, without --force, goes on from here") from None
+        after = "starts over; nothing that was prepared is lost" if force else "goes on from here"
+        raise InterruptedRunError("interrupted", hint=f"the same command {after}") from None
     if as_json:
         output.print_json(asdict(result))
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class FrameResult:
     error: str | None = None
 
 
-def extract_frames(jobs: Sequence[FrameJob], *, num_workers: int) -> Iterator[FrameResult]:
+def extract_frames(jobs: Sequence[FrameJob], *, num_workers: int) -> Generator[FrameResult, None, None]:
     """A result for each job, in order; with one worker the work happens in this process.
 
     Raises: DatasetError if a worker process dies; OSError, as for a full disk.

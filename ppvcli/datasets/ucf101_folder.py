@@ -5,26 +5,44 @@ frames/<Class>/<clip>/img_00001.jpg        their frames, for `format="frames"`
 {train,val}_split<N>_{videos,frames}.txt   what a training config names, and labels.txt
 dataset.yaml, videos.sha256, missing.txt   what was done, the hash of every clip, and what is missing
 ucfTrainTestlist/, downloads/              the official lists, and what was fetched
+.ppv-prepare/                              what grows; it stays where a run ended early
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ppvcli.datasets.frames import count_frames
 from ppvcli.datasets.progress import PrepareProgress, Report, file_sha256
-from ppvcli.datasets.ucf101_lists import LIST_NAMES, NUM_CLIPS, ListedClip
-from ppvcli.datasets.ucf101_record import RECORD_NAME, DatasetRecord, PreparedLists, SourceFile, write_record
-from ppvcli.errors import DatasetError
+from ppvcli.datasets.ucf101_lists import LIST_NAMES, NUM_CLIPS, SPLITS, ListedClip, read_split_lists
+from ppvcli.datasets.ucf101_record import (
+    RECORD_NAME,
+    DatasetRecord,
+    Format,
+    PreparedLists,
+    SourceFile,
+    read_record,
+    write_record,
+)
+from ppvcli.errors import DatasetError, UsageError
 from ppvcli.files import write_text
+from ppvcli.video.frame_folder import FRAME_NAME
 
 LABELS_NAME = "labels.txt"
 MISSING_NAME = "missing.txt"
 HASHES_NAME = "videos.sha256"
 LISTS_DIR = "ucfTrainTestlist"
+LOCK_NAME = ".prepare.lock"
+
+_DOWNLOADS_DIR = "downloads"
+_LIST_FILE = re.compile(r"(train|val)_split([123])_(videos|frames)\.txt")
+_ENTRIES = {RECORD_NAME, LABELS_NAME, MISSING_NAME, HASHES_NAME, LISTS_DIR, "videos", "frames"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +50,24 @@ class Folder:
     """The paths of the folder `root`; nothing in it is ever half there under its final name."""
 
     root: Path
+    home: Path
+    """The folder that the user named: `root`, or what the set in `root` shall replace. Downloads lie there."""
     report: Report
 
     @property
     def work(self) -> Path:
-        """What grows; emptied by every run."""
-        return self.root / ".work"
+        """What grows; its name says that it is ours."""
+        return self.root / ".ppv-prepare"
 
     @property
     def downloads(self) -> Path:
         """What was fetched; kept."""
-        return self.root / "downloads"
+        return self.home / _DOWNLOADS_DIR
+
+    @property
+    def refusal(self) -> Path:
+        """Where a run that may miss no clip lists what it misses; outlives a set that is given up."""
+        return self.root / MISSING_NAME if self.root == self.home else self.home / self.work.name / MISSING_NAME
 
     @property
     def lists(self) -> Path:
@@ -61,27 +86,84 @@ class Folder:
         """A path of the folder as lists and records have it."""
         return path.relative_to(self.root).as_posix()
 
+    # --- what is ours -------------------------------------------------------------------------------------------------
+
+    def check_ours(self) -> None:
+        """Raises: UsageError for a folder with things in it that no preparation made."""
+        if not self.root.exists() or self.work.is_dir() or self._has_record():
+            return
+        if not self.root.is_dir():
+            raise UsageError(f"{self.root} is a file, not a folder for a data set", hint="choose another: --out DIR")
+        others = {path.name for path in self.root.iterdir()} - {LOCK_NAME}
+        if self.downloads.is_dir() and all("UCF101" in path.name for path in self.downloads.iterdir()):
+            others.discard(_DOWNLOADS_DIR)
+        if others:
+            raise UsageError(
+                f"{self.root} holds other things than a prepared data set, such as {min(others)}",
+                hint="choose another folder, new or empty: --out DIR",
+            )
+
+    def _has_record(self) -> bool:
+        try:
+            return read_record(self.root) is not None
+        except DatasetError:  # damaged, or of another program
+            return (self.root / HASHES_NAME).is_file()
+
+    def entries(self) -> list[Path]:
+        """What preparations made, by its place at the top of the folder; downloads are not part of the set."""
+        return [path for path in self.root.iterdir() if path.name in _ENTRIES or _LIST_FILE.fullmatch(path.name)]
+
+    def splits_and_formats(self) -> list[tuple[int, Format]]:
+        """Of the lists that are there."""
+        found = {_LIST_FILE.fullmatch(path.name) for path in self.root.glob("*.txt")}
+        return sorted({(int(match[2]), "frames" if match[3] == "frames" else "videos") for match in found if match})
+
+    def strangers(self) -> Iterator[Path]:
+        """Files and links below the folder's entries that no preparation put there."""
+        clips = {name.removeprefix("videos/") for name in self.clip_hashes()} | self._listed()
+        stems = {clip.rpartition(".")[0] for clip in clips}
+        for entry in self.entries():
+            for parent, folders, files in os.walk(entry):
+                place = Path(parent).relative_to(entry).as_posix()
+                links = [name for name in folders if (Path(parent) / name).is_symlink()]
+                for name in (*files, *links):
+                    if entry.name == "frames":
+                        is_known = place in stems and FRAME_NAME.fullmatch(name) is not None
+                    else:
+                        is_known = f"{place}/{name}" in clips if entry.name == "videos" else name in LIST_NAMES
+                    if not is_known:
+                        yield Path(parent) / name
+
+    def _listed(self) -> set[str]:
+        try:
+            return {clip.path for clip in read_split_lists(self.lists, SPLITS[0]).clips}  # each split lists all clips
+        except DatasetError:
+            return set()
+
+    def class_names(self, default: Sequence[str], record: DatasetRecord | None) -> tuple[str, ...]:
+        """The classes of the set that is there, or of one that was begun, else `default`.
+
+        Raises: DatasetError where `labels.txt` was changed or deleted since.
+        """
+        path = self.root / LABELS_NAME
+        content = path.read_bytes() if path.is_file() else "".join(f"{name}\n" for name in default).encode()
+        if record is not None and hashlib.sha256(content).hexdigest() != record.labels_sha256:
+            raise DatasetError(
+                f"{path} is {'not as it was prepared' if path.is_file() else 'gone'}, so the classes are not known",
+                hint="name them: --classes FILE",
+            )
+        return tuple(content.decode().splitlines())
+
     # --- tidying ------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Deletes what a run that ended early left behind, but for an archive that is unpacked in full."""
         self.work.mkdir(exist_ok=True)
-        for path in (*self.work.iterdir(), *self.root.glob(".tmp-*")):
+        for path in (*self.work.iterdir(), *self.root.glob(".tmp-[0-9]*-????????-*")):
             if not path.is_dir():
                 path.unlink()
             elif not path.name.startswith("unpacked-"):
                 shutil.rmtree(path, ignore_errors=True)
-
-    def clear(self) -> None:
-        """Takes back what former runs made, downloads excepted."""
-        names = (RECORD_NAME, LABELS_NAME, MISSING_NAME, HASHES_NAME)
-        files = [self.root / name for name in names]
-        for path in (*files, *self.root.glob("*_split[123]_*.txt"), *self.downloads.glob("*.json")):
-            if not path.name.endswith(".part.json"):
-                path.unlink(missing_ok=True)
-        for name in ("videos", "frames", LISTS_DIR):
-            self.retire(self.root / name)
-        shutil.rmtree(self.work, ignore_errors=True)
 
     def retire(self, folder: Path) -> None:
         """Deletes a folder, which leaves its place at once, complete."""

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppvcli.errors import DatasetError, UnknownNameError
+from ppvcli.datasets.annotations import MAX_FAULTS
+from ppvcli.errors import DatasetError, UnknownNameError, UsageError, nearest
 
 SPLITS = (1, 2, 3)
 NUM_CLIPS = 13_320
@@ -79,10 +80,15 @@ def read_split_lists(folder: Path, split: int) -> SplitLists:
 
 
 def check_classes(names: Sequence[str], known: Sequence[str]) -> None:
-    """Raises: UnknownNameError for a name that is no class of UCF101, with the nearest."""
-    for name in names:
-        if name not in known:
-            raise UnknownNameError("UCF101 class", name, known, hint="spelt as in classInd.txt, one a line")
+    """Raises: UnknownNameError for a name that is no class of UCF101, with the nearest; UsageError for several."""
+    unknown = [name for name in names if name not in known]
+    hint = "spelt as in classInd.txt, one a line"
+    if len(unknown) == 1:
+        raise UnknownNameError("UCF101 class", unknown[0], known, hint=hint)
+    if unknown:
+        rows = [f"unknown UCF101 class '{name}'{nearest(name, known)}" for name in unknown[:MAX_FAULTS]]
+        more = [f"... and {len(unknown) - MAX_FAULTS} more"] if len(unknown) > MAX_FAULTS else []
+        raise UsageError("\n".join([*rows, *more]), hint=hint)
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,29 @@ class Source:
 
     def __init__(self, given: Path | None, places: Places, *, recorded: Sequence[SourceFile], report: Report) -> None:
         self._files: dict[str, SourceFile] = {}
+        self._given = given
         self._places = places
         self._recorded = {file.name: file for file in recorded}
         self._report = report
-        self._folder, self._archive = _tell_apart(given)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the source of the last run, which nobody named again, is no longer there."""
+        return self._given is not None and not self._given.exists()
+
+    @cached_property
+    def _parts(self) -> tuple[Path | None, Path | None]:
+        if self._given is not None and self.is_gone:
+            raise source_is_gone(self._given)
+        return tell_apart(self._given)
+
+    @property
+    def _folder(self) -> Path | None:
+        return self._parts[0]
+
+    @property
+    def _archive(self) -> Path | None:
+        return self._parts[1]
 
     @property
     def movable(self) -> bool:
@@ -61,8 +81,8 @@ class Source:
 
     def files(self) -> dict[str, SourceFile]:
         """The archives that this run, or one that ended early, has read, by name."""
-        stamps = [*self._unpacked_stamps(), *self._places.downloads.glob("*.json")]
-        trees = [_read_json(path) for path in stamps if not path.name.endswith(".part.json")]
+        stamps = [*self._unpacked_stamps(), *_download_stamps(self._places.downloads)]
+        trees = [_read_json(path) for path in stamps if path.is_file()]
         files = [SourceFile(**tree.get("file", tree)) for tree in trees]
         return {**{file.name: file for file in files}, **self._files}
 
@@ -191,8 +211,8 @@ class Source:
         return archive
 
 
-def _tell_apart(given: Path | None) -> tuple[Path | None, Path | None]:
-    """(folder, archive): one of them, or none where nothing is given."""
+def tell_apart(given: Path | None) -> tuple[Path | None, Path | None]:
+    """(folder, archive): one of them, or none where nothing is given. Raises: DatasetError for what is no source."""
     if given is None:
         return None, None
     if given.is_dir():
@@ -204,6 +224,24 @@ def _tell_apart(given: Path | None) -> tuple[Path | None, Path | None]:
     if not is_archive(given):
         raise DatasetError(f"the source {given} is neither a folder nor an archive", hint="--source UCF101.rar")
     return None, given
+
+
+def source_is_gone(path: Path) -> DatasetError:
+    """The error for a source that the last run had and that is no longer there."""
+    return DatasetError(
+        f"the source of the last run is gone: {path}",
+        hint="say where it is now: --source FOLDER_OR_ARCHIVE; a download goes to another folder: --out DIR",
+    )
+
+
+def forget_downloads(downloads: Path) -> None:
+    """Takes the archives in the folder as they are now, whatever their hashes were."""
+    for path in _download_stamps(downloads):
+        path.unlink(missing_ok=True)
+
+
+def _download_stamps(downloads: Path) -> list[Path]:
+    return [downloads / f"{name}.json" for name in (_VIDEOS_NAME, _LISTS_NAME)]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

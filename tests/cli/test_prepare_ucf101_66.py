@@ -16,7 +16,7 @@ import pytest
 from ppvcli.datasets.annotations import read_labels, read_list
 from ppvcli.datasets.frames import count_frames
 from ppvcli.models.zoo import load_labels
-from tests.datasets.fake_ucf101 import listed_paths, write_clips, write_lists
+from tests.datasets.fake_ucf101 import listed_paths, tree, write_clips, write_lists
 
 Ppv = Callable[..., Any]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -108,6 +108,17 @@ def test_missing_clips_fail_with_their_number_and_a_file(options: list[str], ppv
     assert "--allow-missing" in answer.stderr
 
 
+def test_all_unknown_classes_are_named_before_anything_is_made(options: list[str], ppv: Ppv, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("Surfin\nSurfing\nPushup\n")
+    answer = ppv("prepare-ucf101-66", *options, "--classes", tmp_path / "mine.txt")
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    rows = answer.stderr.splitlines()
+    assert rows[0].startswith("error: unknown UCF101 class 'Surfin'; nearest: Surfing, ")
+    assert rows[1].strip().startswith("unknown UCF101 class 'Pushup'; nearest: PushUps")
+    assert rows[2] == "hint: spelt as in classInd.txt, one a line"
+    assert not (tmp_path / "out dir").exists()
+
+
 def test_without_out_it_is_a_usage_error(ppv: Ppv) -> None:
     answer = ppv("prepare-ucf101-66")
     assert answer.exit_code == 2
@@ -147,7 +158,7 @@ def test_run_that_is_ended_leaves_whole_folders_and_goes_on(
     _, stderr = process.communicate(timeout=30)
     if sign is signal.SIGINT:
         assert process.returncode == 130
-        assert stderr.endswith("error: interrupted\nhint: the same command, without --force, goes on from here\n")
+        assert stderr.endswith("error: interrupted\nhint: the same command goes on from here\n")
         assert "Traceback" not in stderr
     if Path("/proc/self/stat").exists():
         while _in_session(process.pid):
@@ -168,6 +179,28 @@ def test_run_that_is_ended_leaves_whole_folders_and_goes_on(
         *(".prepare.lock", "dataset.yaml", "frames", "labels.txt", "missing.txt", "ucfTrainTestlist", "videos"),
         *("train_split1_frames.txt", "val_split1_frames.txt", "videos.sha256"),
     }
+
+
+def test_force_that_is_interrupted_leaves_the_old_set(
+    options: list[str], python_process: Start, ppv: Ppv, tmp_path: Path
+) -> None:
+    ppv("prepare-ucf101-66", *options)
+    before = tree(tmp_path / "out dir")
+    again = ["--format", "frames", "--num-workers", "2", "--force"]
+    process = python_process("-m", "ppvcli", "prepare-ucf101-66", *options, *again)
+    growing, deadline_s = tmp_path / "out dir" / ".ppv-prepare" / "new" / "frames", time.monotonic() + 40
+    while len(list(growing.glob("*/*"))) < 4:
+        assert process.poll() is None and time.monotonic() < deadline_s, process.communicate()
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert stderr.endswith(
+        "error: interrupted\nhint: the same command starts over; nothing that was prepared is lost\n"
+    )
+    assert not growing.exists()
+    assert tree(tmp_path / "out dir") == before
+    assert "nothing to do" in ppv("prepare-ucf101-66", *options).stderr
 
 
 # --- real clips -------------------------------------------------------------------------------------------------------

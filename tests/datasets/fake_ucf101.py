@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import struct
 import tarfile
@@ -11,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ppvcli.datasets.progress import file_sha256
 from ppvcli.models.zoo import load_labels
 from ppvcli.video.render import write_video
 from tests.small_model import moving_block
@@ -23,6 +25,10 @@ VAL_GROUPS = {1: range(1, 8), 2: range(8, 15), 3: range(15, 22)}
 
 Entry = tuple[str, bytes, int]
 """Name, content, and type with permissions, as `st_mode` has them."""
+
+
+SELECTED = ("HandstandPushups", "Basketball")
+"""Two classes of which `write_source` has clips."""
 
 
 def listed_paths() -> list[str]:
@@ -60,6 +66,27 @@ def write_clips(folder: Path, paths: Iterable[str], *, num_frames: int = 3) -> P
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         os.link(first, folder / path)
     return folder
+
+
+def selected_paths() -> list[str]:
+    """One clip each of 13 groups of the two selected classes; their other clips are listed and absent."""
+    return [p for p in listed_paths() if p.split("/")[0] in SELECTED and re.search(r"_g\d[13579]_c01\.", p)]
+
+
+def write_source(folder: Path) -> Path:
+    """A folder as UCF101 unpacks, with the selected clips and one of a class that is not selected."""
+    write_lists(folder / "ucfTrainTestlist")
+    write_clips(folder / "UCF-101", [*selected_paths(), "Typing/v_Typing_g01_c01.avi"])
+    return folder
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """The hash of every file, without the record, which has a date, and the lock."""
+    return {
+        path.relative_to(folder).as_posix(): file_sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("dataset.yaml", ".prepare.lock")
+    }
 
 
 def files_below(folder: Path) -> list[Entry]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -24,30 +23,28 @@ from ppvcli.datasets.ucf101 import PreparedDataset
 from ppvcli.errors import DatasetError, DownloadError, UnknownNameError, UsageError
 from ppvcli.weights.download import TransferPolicy
 from tests.datasets.fake_ucf101 import (
+    SELECTED,
     WRITERS,
     files_below,
     listed_paths,
+    selected_paths,
+    tree,
     write_clips,
     write_lists,
     write_rar,
+    write_source,
     write_tar,
     write_zip,
 )
 from tests.weights.file_server import FileServer, serve
 
-SELECTED = ("HandstandPushups", "Basketball")
-WANTED = [path for path in listed_paths() if path.split("/")[0] in SELECTED and re.search(r"_g\d[13579]_c01\.", path)]
-"""One clip each of 13 groups of two classes; the other clips of these classes are listed and absent."""
+WANTED = selected_paths()
 NUM_ABSENT = sum(path.split("/")[0] in SELECTED for path in listed_paths()) - len(WANTED)
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as UCF101 unpacks, with a class that is not selected."""
-    folder = tmp_path_factory.mktemp("source")
-    write_lists(folder / "ucfTrainTestlist")
-    write_clips(folder / "UCF-101", [*WANTED, "Typing/v_Typing_g01_c01.avi"])
-    return folder
+    return write_source(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture
@@ -69,15 +66,6 @@ def prepare(tmp_path: Path, classes: Path) -> Callable[..., PreparedDataset]:
     return run
 
 
-def _tree(folder: Path) -> dict[str, str]:
-    """The hash of every file, without the record, which has a date, and the lock."""
-    return {
-        path.relative_to(folder).as_posix(): file_sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("dataset.yaml", ".prepare.lock")
-    }
-
-
 # --- what comes out ---------------------------------------------------------------------------------------------------
 
 
@@ -94,7 +82,7 @@ def test_folder_becomes_lists_that_training_reads(
     groups = [{sample.path.name[-11:-8] for sample in samples} for samples in (split.train, split.val)]
     assert not groups[0] & groups[1]
     assert (tmp_path / "out/videos/HandstandPushups/v_HandStandPushups_g09_c01.avi").is_file()
-    assert not (tmp_path / "out" / ".work").exists()
+    assert not (tmp_path / "out" / ".ppv-prepare").exists()
     assert not list((tmp_path / "out" / "videos").glob("Typing"))
 
 
@@ -138,11 +126,11 @@ def test_archive_gives_the_same_as_a_folder(
     if name == "a.rar" and not (shutil.which("bsdtar") or shutil.which("unar")):
         pytest.skip("needs bsdtar or unar")
     prepare(source)
-    expected = _tree(tmp_path / "out")
+    expected = tree(tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / "from_folder")
     archive = WRITERS[name](tmp_path / name, files_below(source))
     prepare(archive)
-    assert _tree(tmp_path / "out") == expected
+    assert tree(tmp_path / "out") == expected
     record = yaml.safe_load((tmp_path / "out" / "dataset.yaml").read_text())
     assert {"name": name, "origin": str(archive), "size_bytes": archive.stat().st_size} == {
         key: value for key, value in record["files"][0].items() if key != "sha256"
@@ -257,14 +245,14 @@ def test_second_run_completes_what_was_deleted(
     name: str, source: Path, prepare: Callable[..., PreparedDataset], tmp_path: Path
 ) -> None:
     prepare(source, format="frames")
-    expected = _tree(tmp_path / "out")
+    expected = tree(tmp_path / "out")
     path = tmp_path / "out" / name
     if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink()
     assert not prepare(format="frames").already_prepared
-    assert _tree(tmp_path / "out") == expected
+    assert tree(tmp_path / "out") == expected
 
 
 def test_archive_that_changed_since_is_refused(
@@ -356,8 +344,8 @@ def test_hostile_archive_leaves_nothing(
     with pytest.raises(DatasetError, match=rf"a\.tar is refused because of its entry .*{reason}"):
         prepare(archive)
     out = tmp_path / "out"
-    assert {path.name for path in out.iterdir()} <= {".work", ".prepare.lock"}
-    assert list((out / ".work").iterdir()) == []
+    assert {path.name for path in out.iterdir()} <= {".ppv-prepare", ".prepare.lock"}
+    assert list((out / ".ppv-prepare").iterdir()) == []
 
 
 def test_unknown_class_names_the_nearest(source: Path, prepare: Callable[..., PreparedDataset], tmp_path: Path) -> None:
@@ -402,16 +390,6 @@ def test_source_without_clips_is_an_error_before_any_download(
         prepare(tmp_path / "source")
 
 
-def test_force_does_not_delete_its_own_source(
-    source: Path, prepare: Callable[..., PreparedDataset], tmp_path: Path
-) -> None:
-    shutil.copytree(source, tmp_path / "out")
-    for given in (tmp_path / "out", tmp_path / "out" / "UCF-101"):
-        with pytest.raises(UsageError, match="--force would delete its own source"):
-            prepare(given, force=True)
-    assert prepare(tmp_path / "out").num_train == 18
-
-
 def test_damaged_record_is_an_error_until_force(
     source: Path, prepare: Callable[..., PreparedDataset], tmp_path: Path
 ) -> None:
@@ -446,7 +424,7 @@ def test_run_that_ends_in_any_stage_goes_on(
 ) -> None:
     given = source if name == "folder" else write_tar(tmp_path / name, files_below(source))
     prepare(given, format="frames")
-    expected = _tree(tmp_path / "out")
+    expected = tree(tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
 
     def interrupt(event: PrepareProgress) -> None:
@@ -457,13 +435,15 @@ def test_run_that_ends_in_any_stage_goes_on(
         prepare(given, format="frames", progress=interrupt)
     out = tmp_path / "out"
     assert not (out / "dataset.yaml").exists()
-    assert {key: value for key, value in _tree(out).items() if not key.startswith(".work/")}.items() <= expected.items()
+    assert {
+        key: value for key, value in tree(out).items() if not key.startswith(".ppv-prepare/")
+    }.items() <= expected.items()
     assert prepare(given, format="frames").num_train == 18
-    assert _tree(out) == expected
+    assert tree(out) == expected
     assert any(file["name"] == name for file in yaml.safe_load((out / "dataset.yaml").read_text())["files"]) == (
         name != "folder"
     )
-    assert not (out / ".work").exists()
+    assert not (out / ".ppv-prepare").exists()
 
 
 # --- the publisher ----------------------------------------------------------------------------------------------------

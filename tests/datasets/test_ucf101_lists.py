@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ppvcli.datasets.ucf101_lists import NUM_CLIPS, SPLITS, check_classes, read_split_lists
-from ppvcli.errors import DatasetError, UnknownNameError
+from ppvcli.errors import DatasetError, UnknownNameError, UsageError
 from ppvcli.models.zoo import load_labels
 from tests.datasets.fake_ucf101 import CLASSES, listed_paths, write_lists
 
@@ -84,6 +84,18 @@ def test_unknown_class_shows_the_nearest() -> None:
     check_classes(["Archery", "HandstandPushups"], CLASSES)
     with pytest.raises(UnknownNameError, match="unknown UCF101 class 'HandStandPushup'; nearest: HandstandPushups"):
         check_classes(["Archery", "HandStandPushup"], CLASSES)
+
+
+def test_unknown_classes_are_all_shown_up_to_twenty() -> None:
+    with pytest.raises(UsageError) as caught:
+        check_classes(["archery", "Archery", "HandStandPushup"], CLASSES)
+    shown = caught.value.message.splitlines()
+    assert len(shown) == 2
+    assert shown[0].startswith("unknown UCF101 class 'archery'; nearest: Archery")
+    assert shown[1].startswith("unknown UCF101 class 'HandStandPushup'; nearest: HandstandPushups")
+    with pytest.raises(UsageError) as caught:
+        check_classes([f"label {i}" for i in range(400)], CLASSES)
+    assert caught.value.message.splitlines()[-1] == "... and 380 more"
 
 
 def test_sport_classes_are_classes_of_ucf101() -> None:
