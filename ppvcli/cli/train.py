@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,18 +21,13 @@ from ppvcli.cli.options import (
 )
 from ppvcli.cli.train_check import check_clips
 from ppvcli.cli.train_configs import show_configs
-from ppvcli.cli.train_progress import open_watcher
-from ppvcli.errors import InterruptedRunError, UsageError
+from ppvcli.cli.train_run import Run
+from ppvcli.cli.train_settings import choose_settings
+from ppvcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from ppvcli.configs.load import Change, Source
     from ppvcli.configs.schema import TrainConfig
     from ppvcli.engine.launch import Cluster
-    from ppvcli.results import TrainResult
-
-
-SPLITS = ("data.train_list", "data.val_list", "data.val_groups")
-"""Settings that say which clips are held out."""
 
 
 def train(
@@ -47,7 +39,9 @@ def train(
         str | None,
         typer.Option(metavar="NAME", help="Fine-tune this model on --data.", autocompletion=complete_model),
     ] = None,
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of clips, one sub-folder per class.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR|CSV", help="Folder of clips, one sub-folder per class; or a CSV file.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder to write.  [default: runs/NAME]")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN_DIR", help="Go on with an interrupted run.")] = None,
     finetune: Annotated[
@@ -96,56 +90,72 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train or fine-tune a model."""
-    from ppvcli.configs import load
-
+    modes = {"--resume": resume, "--list-configs": list_configs, "--print-config": print_config}
+    _check_modes({**modes, "--check-data": check_data})
     if list_configs:
         show_configs(as_json=as_json)
         return
     cluster = _choose_cluster(gpus, nproc, nnodes=nnodes, master=master)
     place = _choose_place(cluster, cpu=cpu, gpu=gpu, device=device)
-    run = _Run(cluster=cluster, device=place, writers=tuple(writers or ()), threads=threads, as_json=as_json)
-    if resume is not None:
-        others = (config, model, out, epochs, val_ratio, group_pattern, finetune, amp)
-        if overrides or any(value is not None for value in others):
-            raise UsageError(
-                "--resume goes on with the run's own config; other settings than --data can't take effect",
-                hint=f"ppv train --finetune {resume} ... starts a new run from its weights",
-            )
-        run.start(None, resume, data=data)
-        return
-    name, weights = _choose_config(config, model)
-    flags = {
-        ("--data", "data.root"): None if data is None else str(data),
+    run = Run(cluster=cluster, device=place, writers=tuple(writers or ()), threads=threads, as_json=as_json)
+    flags: dict[tuple[str, str], object] = {
         ("--epochs", "epochs"): epochs,
         ("--val-ratio", "data.val_ratio"): val_ratio,
         ("--group-pattern", "data.group_pattern"): group_pattern,
-        ("--model", "model.pretrained"): weights if finetune is None else None,
-        ("--finetune", "model.pretrained"): finetune,
         ("--amp", "amp"): amp,
     }
-    source = load.Source(name, tuple(_changes(flags, overrides or [])))
-    settings = load.load_source(source)
-    if print_config and as_json:
-        output.print_json(settings.model_dump(mode="json"))
-    elif print_config:
-        output.print_line(load.dump_config(settings).rstrip())
+    if resume is not None:
+        start = {"--config": config, "--model": model, "--finetune": finetune, "--out": out}
+        changes = [f"{flag} {shlex.quote(str(value))}" for (flag, _), value in flags.items() if value is not None]
+        changes += [f"--set {shlex.quote(override)}" for override in overrides or []]
+        _check_resume(resume, data, start=[name for name, value in start.items() if value is not None], changes=changes)
+        run.start(None, resume, data=data)
+        return
+    source, settings = choose_settings(
+        config, model, finetune=finetune, data=data, flags=flags, overrides=overrides or []
+    )
+    if print_config:
+        _show_config(settings, as_json=as_json)
     elif check_data:
         check_clips(settings, out=out, as_json=as_json)
     else:
-        run.start(settings, out or Path("runs") / Path(name).stem, source=source)
+        run.start(settings, out or Path("runs") / Path(source.name).stem, source=source)
 
 
-def _changes(flags: Mapping[tuple[str, str], object], overrides: Sequence[str]) -> list[Change]:
-    """What flags (with the key that each stands for) and `--set` change in a config, in this order."""
-    from ppvcli.configs.load import Change, parse_override
+def _show_config(settings: TrainConfig, *, as_json: bool) -> None:
+    from ppvcli.configs.load import dump_config
 
-    given = {flag: value for flag, value in flags.items() if value is not None}
-    changes = [Change(key=key, value=value, typed=f"{flag} {value}") for (flag, key), value in given.items()]
-    changes += [parse_override(override) for override in overrides]
-    split = next((change for change in changes if change.key in SPLITS), None)
-    if split is not None and ("--val-ratio", "data.val_ratio") not in given:  # a recipe for class folders has one
-        changes.insert(0, Change(key="data.val_ratio", value=None, typed=split.typed))
-    return changes
+    if as_json:
+        output.print_json(settings.model_dump(mode="json"))
+    else:
+        output.print_line(dump_config(settings).rstrip())
+
+
+def _check_modes(modes: Mapping[str, object]) -> None:
+    """Raises: UsageError where more than one flag says what to do."""
+    given = [flag for flag, value in modes.items() if value]
+    if len(given) > 1:
+        hint = "keep one of them"
+        if given[0] == "--resume" and given[1] != "--list-configs":
+            hint = f"ppv train --config {Path(str(modes['--resume'])) / 'config.yaml'} {given[1]}"
+        raise UsageError(f"{' and '.join(given)} exclude each other", hint=hint)
+
+
+def _check_resume(run_dir: Path, data: Path | None, *, start: Sequence[str], changes: Sequence[str]) -> None:
+    """Raises: UsageError for what can't be said of a run that goes on: its `start`, and `changes` of its settings."""
+    if start or changes:
+        what = ", ".join([*start, *changes])
+        new = " ".join(["ppv train --finetune", shlex.quote(str(run_dir)), "--data DIR --out NEW_RUN_DIR", *changes])
+        raise UsageError(
+            f"--resume goes on with the run's own config: {what} can't take effect; "
+            "only --data, --writer and where it runs can be said anew",
+            hint=f"{new} starts a new run from its weights",
+        )
+    if data is not None and data.is_file():
+        raise UsageError(
+            f"--data {data}: with --resume it is the folder that the run's clips were moved to",
+            hint=f"--data {data.parent}, or no --data where they are in their place",
+        )
 
 
 def _choose_cluster(gpus: str | None, nproc: int | None, *, nnodes: int, master: str | None) -> Cluster | None:
@@ -165,7 +175,7 @@ def _choose_cluster(gpus: str | None, nproc: int | None, *, nnodes: int, master:
         return Cluster(num_processes=nproc or 1, num_nodes=nnodes, master=master)
     numbers = gpus.split(",")
     if not all(number.isdecimal() for number in numbers) or len(set(numbers)) != len(numbers):
-        raise UsageError(f"--gpus {gpus}: expected different numbers", hint="--gpus 0,1")
+        raise UsageError(f"--gpus {gpus}: expected the numbers of GPUs, each once", hint="--gpus 0,1")
     return Cluster(
         num_processes=len(numbers), gpus=tuple(int(number) for number in numbers), num_nodes=nnodes, master=master
     )
@@ -177,113 +187,8 @@ def _choose_place(cluster: Cluster | None, *, cpu: bool, gpu: bool, device: str 
         return place
     kind = "gpu" if cluster.gpus else "cpu"
     if place not in ("auto", kind):
-        raise UsageError(f"--{'gpus' if cluster.gpus else 'nproc'} trains on {kind.upper()}s, not on {place}")
-    return kind
-
-
-def _choose_config(config: str | None, model: str | None) -> tuple[str, str | None]:
-    """The config, and the model whose weights it is to start from in place of its own."""
-    if config is None and model is None:
-        raise UsageError("say what to train: --config or --model", hint="ppv train --model tsm_efflite0 --data DIR")
-    if config is not None and model is not None:
-        raise UsageError("--config and --model both say what to train", hint="keep one of them")
-    return (config, None) if config is not None else _choose_recipe(model or "")
-
-
-def _choose_recipe(model: str) -> tuple[str, str | None]:
-    """The recipe that fine-tunes a model on a folder; where it is that of an equal network, the model as its start."""
-    from ppvcli.configs.load import list_configs
-    from ppvcli.models.zoo import get_model_row
-
-    row = get_model_row(model)
-    recipes = {name.removesuffix("_folder"): name for name in list_configs() if name.endswith("_folder")}
-    if row.name in recipes:
-        return recipes[row.name], None
-    has_weights = row.bundled or row.url is not None
-    kin = []
-    for other in map(get_model_row, recipes):
-        if has_weights and (other.network, other.preprocess) == (row.network, row.preprocess):
-            return recipes[other.name], row.name
-        if (other.network.architecture, other.network.depth) == (row.network.architecture, row.network.depth):
-            kin.append(other.name)
-    refusal = f"no recipe to fine-tune {model} on a folder"
-    if not kin:
-        raise UsageError(refusal, hint="--config FILE with one of your own; ppv train --list-configs shows the shipped")
-    start = f" --finetune {row.name}" if has_weights else ""
-    raise UsageError(f"{refusal}; there is one for: {', '.join(kin)}", hint=f"ppv train --model {kin[0]}{start} ...")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """How to carry out a run, whatever it trains."""
-
-    cluster: Cluster | None
-    device: str
-    writers: tuple[str, ...]
-    threads: int | None
-    as_json: bool
-
-    def start(
-        self, settings: TrainConfig | None, run_dir: Path, *, source: Source | None = None, data: Path | None = None
-    ) -> None:
-        """Trains into `run_dir`, or goes on with what is there, and the clips in `data`, where `settings` is None."""
-        from ppvcli.deploy.machine import usable_cores
-        from ppvcli.engine.cpu import set_threads, tune_math_library
-        from ppvcli.models.device import load_paddle
-
-        # before Paddle is imported, and for this process and those it starts alone
-        tune_math_library(os.environ)
-        num_processes = 1 if self.cluster is None else self.cluster.num_processes
-        set_threads(os.environ, self.threads, default=max(1, usable_cores() // num_processes))
-        load_paddle()
-        from ppvcli.datasets.catalog import describe_leftovers
-        from ppvcli.engine.checkpoint import CONFIG_FILE, num_finished_epochs
-        from ppvcli.engine.curves import CURVES_FILE
-        from ppvcli.engine.run import resume, train
-
-        for remark in () if settings is None else describe_leftovers(settings.data):
-            output.show_warning(remark)
-        num_before = num_finished_epochs(run_dir)
-        try:
-            with open_watcher() as watcher:
-                if settings is None:
-                    start = partial(resume, run_dir, data=data, note=output.show_note)
-                else:
-                    start = partial(train, settings, run_dir, source=source)
-                result = start(
-                    device=self.device,
-                    cluster=self.cluster,
-                    writers=self.writers,
-                    observer=watcher,
-                    progress=watcher.on_download,
-                )
-        except KeyboardInterrupt:
-            begun = (run_dir / CONFIG_FILE).exists()  # not yet while weights are fetched
-            hint = f"ppv train --resume {run_dir}" if begun else "the same command starts the run anew"
-            raise InterruptedRunError("interrupted", hint=hint) from None
-        if not (run_dir / CURVES_FILE).exists():
-            output.show_warning(f"no {CURVES_FILE}: it needs matplotlib; pip install 'ppvcli[plot]'")
-        if len(result.epochs) == num_before:
-            output.show_note(f"{run_dir} is finished: nothing is left to train after epoch {num_before}")
-        if self.as_json:
-            output.print_json({**asdict(result), "val": result.val.to_dict()})
-        else:
-            _show_result(result)
-
-
-def _show_result(result: TrainResult) -> None:
-    last, best = result.epochs[-1], result.epochs[result.best_epoch - 1]
-    run_dir = Path(result.run_dir)
-    for epoch, name, path in (
-        (last, "last", run_dir / "last" / "checkpoint.safetensors"),
-        (best, "best", run_dir / "best" / "weights.safetensors"),
-    ):
-        output.print_line(
-            f"{name}  epoch {epoch.epoch:>3}  val top-1 {epoch.val_top1:6.1%}  top-5 {epoch.val_top5:6.1%}  {path}"
+        hint = "leave --gpus out, or the other flag" if cluster.gpus else "--gpus 0,1 in place of --nproc, or no GPU"
+        raise UsageError(
+            f"--{'gpus' if cluster.gpus else 'nproc'} trains on {kind.upper()}s, not on {place}", hint=hint
         )
-    skipped = sorted({failure for epoch in result.epochs for failure in epoch.failures})
-    for failures, fate in ((skipped, "skipped in training"), (result.val.failures, "counted as wrong")):
-        for clip, reason in failures:
-            output.show_warning(f"{output.with_path(clip, reason)} ({fate})")
-    if output.is_terminal(sys.stderr):
-        output.show_hint(f"ppv predict CLIP --weights {result.run_dir}")
+    return kind

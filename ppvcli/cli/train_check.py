@@ -21,13 +21,16 @@ MAX_LINES = 40
 def check_clips(settings: TrainConfig, *, out: Path | None, as_json: bool) -> None:
     """Decodes every clip that the config names and prints what is wrong.
 
-    Exit code 1 for what spoils a training: a broken clip, one on both sides, a class without a clip to train on.
+    Exit code 1 for what spoils a training: a broken clip, one on both sides or in two classes, a class without a clip
+    to train on.
     """
     from ppvcli.datasets.catalog import describe_leftovers, open_split
-    from ppvcli.datasets.check import check_data, write_check
+    from ppvcli.datasets.check import check_data, check_report_path, write_check
     from ppvcli.deploy.machine import usable_cores
     from ppvcli.video.limits import DecodeLimits
 
+    if out is not None:
+        check_report_path(out)
     split = open_split(settings.data, seed=settings.seed)
     limits = DecodeLimits(timeout_s=settings.data.decode_timeout_s, max_pixels=settings.data.max_pixels)
     try:
@@ -35,28 +38,30 @@ def check_clips(settings: TrainConfig, *, out: Path | None, as_json: bool) -> No
             check = check_data(split, num_workers=usable_cores(), limits=limits, on_clip=advance)
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted", hint="the same command starts the check anew") from None
-    if out is not None:
-        write_check(check, out)
     if as_json:
         output.print_json(check.to_dict())
     else:
-        _show(check, out)
+        _show_problems(check, out)
+    if out is not None:
+        write_check(check, out)
+    if not as_json:
+        listed = f", listed in {out}" if out is not None else ""
+        output.print_line(
+            f"{len(split.labels)} classes, {check.num_train} clips to train on, {check.num_val} held out: "
+            f"{len(check.broken)} broken, {len(check.problems)} problems in all{listed}"
+        )
     for remark in describe_leftovers(settings.data):
         output.show_warning(remark)
-    if check.broken or check.on_both_sides or check.classes_without_train:
+    if check.broken or check.in_two_classes or check.on_both_sides or check.classes_without_train:
         raise typer.Exit(1)
 
 
-def _show(check: DataCheck, out: Path | None) -> None:
+def _show_problems(check: DataCheck, out: Path | None) -> None:
     for kind, what, detail in check.problems[:MAX_LINES]:
         text = output.with_path(what, detail) if kind == "broken" else f"{what}: {detail}"
         output.print_line(f"{kind}: {text}")
     more = len(check.problems) - MAX_LINES
     if more > 0:
         output.print_line(f"... and {more} more")
-    output.print_line(
-        f"{check.num_train} clips to train on, {check.num_val} held out: {len(check.broken)} broken, "
-        f"{len(check.problems)} problems in all" + (f", listed in {out}" if out is not None else "")
-    )
     if more > 0 and out is None:
         output.show_hint("--out FILE writes all of them")

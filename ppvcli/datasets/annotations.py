@@ -50,7 +50,9 @@ def read_samples(
 
     table = read_csv(path, root, labels=labels, format=format)
     if table.sides is not None and "val" not in table.sides:
-        raise DatasetError(f"{path}: no row has the split 'val'")
+        raise DatasetError(
+            f"{path}: no row has the split 'val'", hint="say val for the clips to evaluate, or remove the column split"
+        )
     return table.samples if table.sides is None else table.side("val")
 
 
@@ -78,10 +80,11 @@ def read_list(
                 f"{list_path}:{number}: label {sample.label}, but there are {num_classes} classes (counted from 0)"
             )
         samples.append(sample)
+    row = "path label" if format == "videos" else "folder num_frames label"
     if faults:
-        raise faults_error(faults)
+        raise faults_error(faults, hint=f"a row is: {row}, where label is the number of the class, counted from 0")
     if not samples:
-        raise DatasetError(f"{list_path}: no clips listed")
+        raise DatasetError(f"{list_path}: no clips listed", hint=f"one clip a line: {row}")
     return tuple(samples)
 
 
@@ -94,19 +97,31 @@ def read_labels(path: Path) -> tuple[str, ...]:
     numbered = all(line.split(" ", 1)[0] == str(i) and " " in line for i, line in enumerate(lines))
     names = [line.split(" ", 1)[1].strip() if numbered else line for line in lines]
     if not names:
-        raise DatasetError(f"{path}: no class names")
+        raise DatasetError(f"{path}: no class names", hint="one class name a line")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DatasetError(f"{path}: class names stand twice: {', '.join(twice)}")
+        raise DatasetError(
+            f"{path}: class names stand twice: {', '.join(twice)}",
+            hint="one class name a line, in the order of the labels",
+        )
     return tuple(names)
 
 
 def read_lines(path: Path) -> list[str]:
+    """Of a file as `read_text` takes it. Raises: DatasetError."""
+    return read_text(path).splitlines()
+
+
+def read_text(path: Path) -> str:
     """Of a UTF-8 file, with or without a byte order mark. Raises: DatasetError."""
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"can't read {path}: {error}", hint="check data.root and the list names") from error
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DatasetError(f"can't read {path}: {error.strerror or error}", hint="check the path") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"can't read {path}: it is not a text in UTF-8", hint="save it as UTF-8; in a spreadsheet, as CSV UTF-8"
+        ) from error
 
 
 def faults_error(faults: Sequence[str], *, hint: str | None = None) -> DatasetError:

@@ -8,12 +8,64 @@ from pathlib import Path
 from ppvcli.configs.schema import DataConfig
 from ppvcli.datasets.annotations import Sample, Split, read_labels, read_list
 from ppvcli.datasets.csv_files import read_csv
-from ppvcli.datasets.folder import describe_unused, scan_class_folders, split_by_group, split_by_ratio
+from ppvcli.datasets.folder import (
+    describe_unused,
+    folders_with_clips,
+    scan_class_folders,
+    split_by_group,
+    split_by_ratio,
+)
 from ppvcli.errors import DatasetError
+
+MAX_NAMES = 10
+"""Classes that a line names."""
 
 
 def open_split(config: DataConfig, *, seed: int) -> Split:
-    """The data set that `config` describes; the same seed gives the same split. Raises: DatasetError."""
+    """The data set that `config` describes; the same seed gives the same split.
+
+    Raises: DatasetError, also where all clips are of one class.
+    """
+    split = _read_split(config, seed=seed)
+    present = {sample.label for sample in (*split.train, *split.val)}
+    if len(present) == 1:
+        raise _one_class_error(config, split.labels[present.pop()])
+    return split
+
+
+def describe_split(split: Split) -> tuple[str, ...]:
+    """How many classes and clips there are, in a line; one more about classes with no clip on a side."""
+    lines = [
+        f"data: {len(split.labels)} classes ({_some(split.labels)}), {len(split.train)} clips to train on, "
+        f"{len(split.val)} held out"
+    ]
+    for what, samples in (("to train on", split.train), ("held out", split.val)):
+        present = {sample.label for sample in samples}
+        absent = [name for i, name in enumerate(split.labels) if i not in present]
+        if absent:
+            lines.append(f"data: classes without a clip {what}: {len(absent)} ({_some(absent)})")
+    return tuple(lines)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of the names."""
+    return ", ".join([*names[:MAX_NAMES], "..."] if len(names) > MAX_NAMES else names)
+
+
+def _one_class_error(config: DataConfig, name: str) -> DatasetError:
+    root, hint = Path(config.root), "name clips of other classes as well"
+    source = str(root if config.csv is None else root / config.csv)
+    if config.train_list is not None:
+        source = f"{root / config.train_list} and {root / str(config.val_list)}"
+    elif config.csv is None:
+        deeper = folders_with_clips(root / name, format=config.format)
+        hint = "--data DIR, with a sub-folder of clips for each class"
+        if len(deeper) > 1:
+            hint = f"did you mean --data {root / name}? Its classes would be: {_some([path.name for path in deeper])}"
+    return DatasetError(f"{source}: all clips are of one class, '{name}'; a classifier needs two or more", hint=hint)
+
+
+def _read_split(config: DataConfig, *, seed: int) -> Split:
     root = Path(config.root)
     labels = None if config.labels is None else read_labels(root / config.labels)
     if labels and config.csv is None:
@@ -35,6 +87,12 @@ def list_clips(config: DataConfig) -> tuple[Sample, ...]:
         train, val = _read_lists(config, num_classes=len(read_labels(root / config.labels)))
         return (*train, *val)
     return scan_class_folders(root, format=config.format)[0]
+
+
+def csv_says_split(config: DataConfig) -> bool:
+    """Whether the clips stand in a CSV file with a column `split`. Raises: DatasetError for a file with faults."""
+    path = Path(config.root) / str(config.csv)
+    return config.csv is not None and path.is_file() and read_csv(path, path.parent).sides is not None
 
 
 def _read_lists(config: DataConfig, *, num_classes: int) -> tuple[tuple[Sample, ...], ...]:
@@ -69,7 +127,8 @@ def _open_csv(config: DataConfig, root: Path, *, labels: Sequence[str] | None, s
     if told:
         raise DatasetError(
             f"{path} has a column 'split', so that {' and '.join(f'data.{key}' for key in told)} can't take effect",
-            hint=f"{' '.join(f'--set data.{key}=null' for key in told)}, or remove the column",
+            hint=f"leave that out, or remove the column; where a config says it: "
+            f"{' '.join(f'--set data.{key}=null' for key in told)}",
         )
     train, val = table.side("train"), table.side("val")
     if not train or not val:

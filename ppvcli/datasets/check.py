@@ -13,16 +13,19 @@ import numpy.typing as npt
 
 from ppvcli.datasets.annotations import Sample, Split
 from ppvcli.datasets.workers import HAVE_WORKERS, Crew, Result, WorkerDiedError, map_here
-from ppvcli.errors import VideoError
-from ppvcli.files import write_text
+from ppvcli.errors import UsageError, VideoError
+from ppvcli.files import check_writable, write_text
 from ppvcli.results import DataCheck
 from ppvcli.video.check import check_clip
 from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits
 
+_HEADER = "problem\twhat\tdetail\n"
 _MAX_REMARK_BYTES = 4096
 
+_Copy = tuple[str, str]
+"""Path, other path."""
 _Pair = tuple[str, str, str]
-"""Path, other path, remark."""
+"""Path, other path, remark or class."""
 
 
 def check_data(
@@ -47,23 +50,58 @@ def check_data(
             doubtful.append((str(item.path), result.tobytes().decode("utf-8", errors="replace")))
         if on_clip is not None:
             on_clip(done, len(samples))
-    repeated, on_both_sides = _find_copies(split)
+    repeated, in_two_classes, on_both_sides = _find_copies(split)
     return DataCheck(
         num_train=len(split.train),
         num_val=len(split.val),
         broken=tuple(broken),
         doubtful=tuple(doubtful),
         repeated=tuple(repeated),
+        in_two_classes=tuple(in_two_classes),
         on_both_sides=tuple(on_both_sides),
         classes_without_train=_empty_classes(split.train, split.labels),
         classes_without_val=_empty_classes(split.val, split.labels),
     )
 
 
+def check_report_path(path: Path) -> None:
+    """Passes where `write_check` may write: to a new file in a folder that is there, or over an earlier report.
+
+    Raises: UsageError.
+    """
+    if path.is_dir():
+        raise UsageError(f"can't write the problems to {path}: it is a folder", hint=f"--out {path / 'problems.tsv'}")
+    try:
+        if path.exists() and not _is_report(path):
+            raise UsageError(f"{path} is there and no list of problems", hint="--out with the name of a new file")
+        if not path.parent.exists():
+            raise UsageError(f"can't write {path}: no folder {path.parent}", hint=f"mkdir -p {path.parent}")
+        check_writable(path.parent)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
 def write_check(check: DataCheck, path: Path) -> None:
-    """Writes one problem a line, with tabs between its kind, the path or class, and the detail."""
-    rows = [("problem", "what", "detail"), *check.problems]
-    write_text(path, "".join("\t".join(" ".join(field.split()) for field in row) + "\n" for row in rows))
+    """Writes one problem a line, with tabs between its kind, the path or class, and the detail.
+
+    Raises: UsageError where the disk refuses.
+    """
+    lines = ("\t".join(" ".join(field.split()) for field in row) + "\n" for row in check.problems)
+    try:
+        write_text(path, "".join([_HEADER, *lines]))
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _is_report(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_HEADER)) == _HEADER.encode()
+
+
+def _cannot_write(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"can't write {path}: {error.strerror or error}", hint="--out with another place")
 
 
 @dataclass(frozen=True)
@@ -109,16 +147,22 @@ def _results(items: Sequence[_Item], checker: _Checker, *, num_workers: int) -> 
             crew.stop()
 
 
-def _find_copies(split: Split) -> tuple[list[_Pair], list[_Pair]]:
-    """The clips that are the same on one side, and on both."""
-    repeated: list[_Pair] = []
+def _find_copies(split: Split) -> tuple[list[_Copy], list[_Pair], list[_Pair]]:
+    """The clips that are the same on one side, there in two classes, and on both sides."""
+    repeated: list[_Copy] = []
+    in_two_classes: list[_Pair] = []
     on_both_sides: list[_Pair] = []
     for train, val in _same_clips(split):
         for side in (train, val):
-            repeated += (_pair(sample, side[:i], split.labels) for i, sample in enumerate(side) if i > 0)
+            for i, sample in enumerate(side[1:], start=1):
+                other = _other_of(sample, side[:i])
+                if other.label == sample.label:
+                    repeated.append((str(sample.path), str(other.path)))
+                else:
+                    in_two_classes.append((str(sample.path), str(other.path), split.labels[other.label]))
         if val:
-            on_both_sides += dict.fromkeys(_pair(sample, val, split.labels) for sample in train)
-    return repeated, on_both_sides
+            on_both_sides += dict.fromkeys(_pair(sample, _other_of(sample, val), split.labels) for sample in train)
+    return repeated, in_two_classes, on_both_sides
 
 
 def _same_clips(split: Split) -> Iterator[tuple[list[Sample], list[Sample]]]:
@@ -140,9 +184,13 @@ def _same_clips(split: Split) -> Iterator[tuple[list[Sample], list[Sample]]]:
     yield from clips.values()
 
 
-def _pair(sample: Sample, others: Sequence[Sample], labels: Sequence[str]) -> _Pair:
-    """A clip, one of the others that are the same, and what both are said to show where that differs."""
-    other = next((other for other in others if other.label != sample.label), others[0])
+def _other_of(sample: Sample, others: Sequence[Sample]) -> Sample:
+    """One of the others that are the same clip: of another class, if there is one."""
+    return next((other for other in others if other.label != sample.label), others[0])
+
+
+def _pair(sample: Sample, other: Sample, labels: Sequence[str]) -> _Pair:
+    """A clip, another that is the same, and what both are said to show where that differs."""
     remark = "" if other.label == sample.label else f"as '{labels[other.label]}', not '{labels[sample.label]}'"
     return str(sample.path), str(other.path), remark
 

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ppvcli.datasets.annotations import Format, Sample, faults_error
+from ppvcli.datasets.annotations import Format, Sample, faults_error, read_text
 from ppvcli.errors import DatasetError, nearest
 from ppvcli.video.frame_folder import last_frame_number
 
 Side = Literal["train", "val"]
 
 _SIDES: dict[str, Side] = {"train": "train", "val": "val"}
+_SEPARATORS = ",;\t"
+"""That a header may have; spreadsheets of some languages write semicolons."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +40,8 @@ def read_csv(path: Path, root: Path, *, labels: Sequence[str] | None = None, for
     """The clips of a CSV file with the columns `path` (relative to `root`), `label` and perhaps `split` (train or val).
 
     `label` holds class names. Their indices are those of `labels`, or, without it, of the sorted names in the file.
-    Columns may be in upper case; others are left alone, blank lines skipped, spaces around a value dropped. UTF-8, with
-    or without a byte order mark.
+    Columns may be in upper case; others are left alone, blank lines skipped, spaces around a value dropped. The header
+    shows what separates values: commas, semicolons or tabs. UTF-8, with or without a byte order mark.
 
     Raises: DatasetError for an unreadable file or, by line and all at once, for what is wrong with its rows.
     """
@@ -60,9 +62,9 @@ def read_csv(path: Path, root: Path, *, labels: Sequence[str] | None = None, for
             if split is not None:
                 sides.append(_SIDES[split])
     if faults:
-        raise faults_error(faults)
+        raise faults_error(faults, hint="correct these rows; a value that holds the separator stands in double quotes")
     if not clips:
-        raise DatasetError(f"{path}: no clips listed")
+        raise DatasetError(f"{path}: no clips listed", hint="one clip a row, below the header")
     known = tuple(labels) if labels is not None else tuple(sorted(set(names)))
     index = {name: i for i, name in enumerate(known)}
     return CsvTable(
@@ -77,11 +79,8 @@ def read_csv(path: Path, root: Path, *, labels: Sequence[str] | None = None, for
 
 def _rows(path: Path, faults: list[str]) -> Iterator[tuple[int, str, str, str | None]]:
     """(line, path, label, split) of every row that has as many fields as the header; the others are `faults`."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"can't read {path}: {error}", hint="check data.root and data.csv") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    text = read_text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=_find_separator(text))
     try:
         header = [name.strip() for name in next(reader, [])]
         columns = _find_columns(header, path=path)
@@ -95,7 +94,18 @@ def _rows(path: Path, faults: list[str]) -> Iterator[tuple[int, str, str, str | 
             split = values[columns["split"]] if "split" in columns else None
             yield reader.line_num, values[columns["path"]], values[columns["label"]], split
     except csv.Error as error:
-        raise DatasetError(f"{path}:{reader.line_num}: {error}") from error
+        raise DatasetError(
+            f"{path}:{reader.line_num}: {error}", hint="close the quotes; two of them stand for one in a value"
+        ) from error
+
+
+def _find_separator(text: str) -> str:
+    """What stands between `path` and `label` in the first line."""
+    header = text.partition("\n")[0]
+    for separator in _SEPARATORS:
+        if {"path", "label"} <= {name.strip(' "\r').lower() for name in header.split(separator)}:
+            return separator
+    return _SEPARATORS[0]
 
 
 def _find_columns(header: Sequence[str], *, path: Path) -> dict[str, int]:

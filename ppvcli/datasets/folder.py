@@ -16,7 +16,7 @@ from ppvcli.specs import VIDEO_SUFFIXES
 from ppvcli.video.frame_folder import last_frame_number
 
 _NO_GROUPS = (
-    "another --group-pattern or data.val_groups; or no groups: "
+    "another --group-pattern or data.val_groups, or none of them; where a config has groups: "
     "--val-ratio 0.2 --set data.val_groups=null --set data.group_pattern=null"
 )
 _EXPECTED: dict[Format, str] = {
@@ -47,11 +47,17 @@ def scan_class_folders(root: Path, *, format: Format = "videos") -> tuple[tuple[
     empty = [folder for folder, found in clips.items() if not found]
     if empty:
         raise faults_error(
-            [f"{folder} holds no clip, but {_describe(_count_endings(folder))}" for folder in empty],
+            [f"{folder} holds no clip{_describe_content(folder)}" for folder in empty],
             hint=f"convert or rename the files, remove the folder, or name the clips in a CSV; {_EXPECTED[format]}",
         )
     samples = (Sample(path, i, count) for i, found in enumerate(clips.values()) for path, count in found)
     return tuple(samples), tuple(folder.name for folder in clips)
+
+
+def folders_with_clips(root: Path, *, format: Format) -> list[Path]:
+    """The sub-folders that hold clips; a clip that is itself a folder (of frames) is none."""
+    find = _find_videos if format == "videos" else _find_frame_folders
+    return [folder for folder in _class_folders(root) if any(path != folder for path, _ in find(folder))]
 
 
 def describe_unused(root: Path) -> tuple[str, ...]:
@@ -132,7 +138,13 @@ def _count_endings(folder: Path) -> Counter[str]:
 def _describe(endings: Counter[str]) -> str:
     """Such as `5 .xyz, 2 .txt`; the most frequent first."""
     shown = [f"{count} {suffix or 'without ending'}" for suffix, count in endings.most_common(MAX_ENDINGS)]
-    return ", ".join([*shown, "..."] if len(endings) > MAX_ENDINGS else shown) or "no files at all"
+    return ", ".join([*shown, "..."] if len(endings) > MAX_ENDINGS else shown)
+
+
+def _describe_content(folder: Path) -> str:
+    """Of a folder without a clip."""
+    endings = _count_endings(folder)
+    return f", but {_describe(endings)}" if endings else " and no other file"
 
 
 def _find_videos(folder: Path) -> list[tuple[Path, int | None]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -151,8 +153,20 @@ def _read_state(run_dir: Path) -> RunState:
 
 def train_result(run_dir: Path, state: RunState, *, model: str, val: EvalReport) -> TrainResult:
     """The result of a run that has done all its epochs."""
-    best = max(range(len(state.epochs)), key=lambda i: (state.epochs[i].val_top1, -i))
-    return TrainResult(run_dir=str(run_dir), model=model, epochs=state.epochs, best_epoch=best + 1, val=val)
+    best = best_epoch(state.epochs)
+    return TrainResult(run_dir=str(run_dir), model=model, epochs=state.epochs, best_epoch=best, val=val)
+
+
+def best_epoch(epochs: Sequence[EpochResult]) -> int:
+    """The number of the epoch with the best top-1 on held-out clips; of several the lowest loss there, then the first.
+
+    A loss that is no number is the highest.
+    """
+
+    def rank(result: EpochResult) -> tuple[float, float]:
+        return (-result.val_top1, result.val_loss if math.isfinite(result.val_loss) else math.inf)
+
+    return min(epochs, key=rank).epoch
 
 
 def _read_prefixed(path: Path, prefix: str) -> dict[str, np.ndarray]:

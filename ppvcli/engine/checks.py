@@ -23,6 +23,14 @@ from ppvcli.specs import NetworkSpec
 _PREPARED = re.compile(r"train_split([123])_(videos|frames)\.txt")
 """Lists that `ppv prepare-ucf101-66` writes."""
 
+_HINTS = {
+    "amp": "leave it out, or train with --gpu",
+    "model.name": "ppv download-weights --list names the models",
+    "model.pretrained": "ppv download-weights --list names the weights; a run folder or a weight file is named by path",
+    "teacher.weights": "ppv download-weights --list names the weights; a run folder or a weight file is named by path",
+}
+_HINT = "--print-config in place of the training shows every setting"
+
 Fault = tuple[str, str]
 """The key and what is wrong with it."""
 
@@ -41,7 +49,8 @@ def check_config(config: TrainConfig, *, source: Source, device: str, resumes: b
         if not resumes:
             faults += _start_faults(config, row)
     if faults:
-        raise ConfigError("\n".join(source.fault(*fault) for fault in faults))
+        hints = dict.fromkeys(_HINTS.get(key, _HINT) for key, _ in faults)
+        raise ConfigError("\n".join(source.fault(*fault) for fault in faults), hint="; ".join(hints))
 
 
 def check_data_exists(config: DataConfig) -> None:
@@ -54,7 +63,7 @@ def check_data_exists(config: DataConfig) -> None:
     prepared = _PREPARED.fullmatch(config.train_list or "")
     hint = "--data DIR, where the clips lie"
     if root.is_file():
-        hint = f"--data {root.parent} --set data.csv={root.name}" if root.suffix == ".csv" else "--data takes a folder"
+        hint = "--data takes a folder with a sub-folder of clips for each class, or a file NAME.csv"
     if prepared is not None:
         split = "" if prepared[1] == "1" else f" --split {prepared[1]}"
         hint = f"ppv prepare-ucf101-66 --format {prepared[2]}{split} --out {config.root}"
@@ -180,8 +189,7 @@ def _step_faults(config: TrainConfig, *, device: str) -> Iterator[Fault]:
     if config.amp is not None and device == "cpu":
         yield (
             "amp",
-            f"{config.amp} needs a GPU: on a CPU Paddle computes in float32 without a word; leave it null, or "
-            "train with --gpu",
+            f"{config.amp} needs a GPU: on a CPU Paddle computes in float32 without a word",
         )
     if config.augment.mixup_alpha is not None and config.batch_size == 1:
         yield (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ppvcli.engine.checkpoint import best_epoch
 from ppvcli.engine.log import cannot_write
 from ppvcli.files import replacing
 from ppvcli.results import EpochResult
@@ -73,12 +74,10 @@ def _draw_loss(axes: Axes, epochs: Sequence[EpochResult]) -> None:
 def _draw_top1(axes: Axes, epochs: Sequence[EpochResult]) -> None:
     val = 100 * _series(epochs, "val_top1")
     _draw_pair(axes, 100 * _series(epochs, "train_top1"), val)
-    title = "top-1, %"
-    if not np.isnan(val).all():
-        best = int(np.nanargmax(val))
-        axes.plot(best + 1, val[best], marker="o", markersize=9, markerfacecolor="none", color=VAL, clip_on=False)
-        title += f"   (best held-out: {val[best]:.1f} after epoch {best + 1})"
-    axes.set_title(title, loc="left", fontsize=11)
+    best = best_epoch(epochs)
+    top1 = val[best - 1]
+    axes.plot(best, top1, marker="o", markersize=9, markerfacecolor="none", color=VAL, clip_on=False)
+    axes.set_title(f"top-1, %   (best held-out: {top1:.1f} after epoch {best})", loc="left", fontsize=11)
     axes.set_ylim(0, 102)
 
 

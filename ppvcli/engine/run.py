@@ -11,7 +11,7 @@ import paddle
 from ppvcli.configs.load import Change, Source, dump_config, load_source
 from ppvcli.configs.schema import TrainConfig
 from ppvcli.datasets.annotations import Split
-from ppvcli.datasets.catalog import open_split
+from ppvcli.datasets.catalog import describe_split, open_split
 from ppvcli.datasets.split_file import describe_newer, find_changes, read_split, write_split
 from ppvcli.engine import inputs
 from ppvcli.engine.checkpoint import (
@@ -29,6 +29,7 @@ from ppvcli.engine.launch import Cluster, launch
 from ppvcli.engine.log import RunLog
 from ppvcli.engine.objectives import Distillation, MutualLearning, Objective, Supervised
 from ppvcli.engine.progress import TrainObserver
+from ppvcli.engine.run_folder import check_new_run, remove_begun_run
 from ppvcli.engine.start import fetch_weights, starting_network
 from ppvcli.engine.trainer import Trainer
 from ppvcli.engine.writers import check_writers, open_writers
@@ -63,11 +64,11 @@ def train(
     weights of a run that was never interrupted (same machine, CPU); one that has done all its epochs is not evaluated
     again. `cluster` spreads it over several processes, each with `batch_size` clips; on several machines `run_dir` is a
     folder that all of them see. `writers` are `tensorboard` and `visualdl`. `progress` is told how far published
-    weights are fetched. `source` is where the config was read from, for messages about it. `note` is told of clips that
-    a resumed run leaves out.
+    weights are fetched. `source` is where the config was read from, for messages about it. `note` is told how many
+    classes and clips there are, which classes have none on a side, and of clips that a resumed run leaves out.
 
     Raises: ConfigError, DatasetError, WeightsError, DeviceError, DivergedError; RankError for a process that failed;
-    UsageError where `run_dir` already holds a run and `resume` is off.
+    UsageError where `run_dir` holds anything, or is among the class folders, and `resume` is off.
     """
     run_dir = Path(run_dir)
     if isinstance(config, str):
@@ -79,9 +80,12 @@ def train(
         return _finish(config, run_dir, writers=writers)
     check_config(config, source=source, device=find_device(device), resumes=resume)
     check_data_exists(config.data)
-    if not resume and (run_dir / CONFIG_FILE).exists() and not _began_elsewhere(config, run_dir, cluster=cluster):
-        raise UsageError(f"{run_dir} already holds a run", hint=f"ppv train --resume {run_dir}, or another --out")
+    if not resume and not _began_elsewhere(config, run_dir, cluster=cluster):
+        check_new_run(run_dir, config.data)
     split = _resumed_split(config, run_dir, note=note) if resume else open_split(config.data, seed=config.seed)
+    if note is not None:
+        for line in describe_split(split):
+            note(line)
     starts = not (resume and (run_dir / LAST_CHECKPOINT).exists())  # a run that never finished an epoch starts anew
     fetch_weights(config, starts=starts, progress=progress)
     if cluster is not None and cluster.size > 1:
@@ -100,7 +104,12 @@ def train(
             write_text(run_dir / START_FILE, json.dumps(start.to_dict(), indent=2) + "\n")
             for each in trainer.observers:
                 each.on_start(start)
-    return trainer.run()
+    try:
+        return trainer.run()
+    except DatasetError:
+        if not resume and trainer.world.is_main and not (run_dir / LAST_CHECKPOINT).exists():
+            remove_begun_run(run_dir, writers)  # it would be in the way of the next attempt
+        raise
 
 
 def resume(
@@ -120,7 +129,10 @@ def resume(
     """
     path = Path(run_dir) / CONFIG_FILE
     if not path.is_file():
-        raise WeightsNotFoundError(f"no run in {run_dir}: {CONFIG_FILE} is missing")
+        raise WeightsNotFoundError(
+            f"no run in {run_dir}: {CONFIG_FILE} is missing",
+            hint="--resume RUN_DIR, the folder that ppv train wrote its run to, such as runs/mine",
+        )
     moved = () if data is None else (Change(key="data.root", value=str(data), typed=f"--data {data}"),)
     source = Source(str(path), moved)
     return train(
@@ -185,9 +197,10 @@ def _finish(config: TrainConfig, run_dir: Path, *, writers: Sequence[str]) -> Tr
 
 def _began_elsewhere(config: TrainConfig, run_dir: Path, *, cluster: Cluster | None) -> bool:
     """Whether the run in `run_dir` is this one, which another of several machines has just written down."""
-    if cluster is None or cluster.num_nodes == 1 or (run_dir / LAST_CHECKPOINT).exists():
+    path = run_dir / CONFIG_FILE
+    if cluster is None or cluster.num_nodes == 1 or (run_dir / LAST_CHECKPOINT).exists() or not path.exists():
         return False
-    return (run_dir / CONFIG_FILE).read_text(encoding="utf-8") == _dump_request(config)
+    return path.read_text(encoding="utf-8") == _dump_request(config)
 
 
 def _dump_request(config: TrainConfig) -> str:
@@ -203,9 +216,9 @@ def _write_request(config: TrainConfig, split: Split, *, run_dir: Path, resume: 
     """Writes down what the run was asked for."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        write_text(run_dir / CONFIG_FILE, _dump_request(config))  # first: it is what makes the folder that of a run
         if not resume:
             write_split(run_dir / SPLIT_FILE, split, root=Path(config.data.root))
-        write_text(run_dir / CONFIG_FILE, _dump_request(config))
     except OSError as error:
         raise UsageError(f"can't write a run to {run_dir}: {error.strerror or error}", hint="another --out") from error
 

@@ -15,7 +15,7 @@ import paddle
 
 from ppvcli.configs.schema import TrainConfig
 from ppvcli.engine.inputs import network_spec
-from ppvcli.errors import WeightsMismatchError
+from ppvcli.errors import DownloadError, WeightsMismatchError
 from ppvcli.models.backbones import (
     BACKBONES,
     Backbone,
@@ -30,6 +30,7 @@ from ppvcli.models.build import build_network, classifier_keys
 from ppvcli.models.tsm_efflite0 import imagenet_state
 from ppvcli.results import StartReport
 from ppvcli.specs import NetworkSpec
+from ppvcli.weights.download import WITHOUT_NETWORK as PREDICT_WITHOUT_NETWORK
 from ppvcli.weights.download import Report
 from ppvcli.weights.fetch import download_weights
 from ppvcli.weights.formats import read_metadata, read_weights
@@ -38,6 +39,7 @@ from ppvcli.weights.torch_legacy import read_torch_legacy
 
 _UNUSED = re.compile(r"\.dw_conv\.weight$")
 """Of PP-LCNetV2: a convolution that only a re-parameterised network uses; an ImageNet file may lack it."""
+WITHOUT_NETWORK = "without network, this works: ppv train --model tsm_efflite0 --data DIR"
 _TEACHER = "Teacher."
 MAX_NAMES = 5
 """Classes that a report names."""
@@ -46,7 +48,7 @@ MAX_NAMES = 5
 def fetch_weights(config: TrainConfig, *, starts: bool, progress: Report | None) -> None:
     """Fetches the published weights that a run needs into the store: its teacher's and, where it `starts`, its first.
 
-    Raises: OfflineError, DownloadError, VerificationError.
+    Raises: OfflineError, DownloadError, with a hint that names a training without network; VerificationError.
     """
     names = [] if config.teacher is None else [config.teacher.weights]
     if starts and config.model.pretrained == "imagenet":
@@ -54,7 +56,11 @@ def fetch_weights(config: TrainConfig, *, starts: bool, progress: Report | None)
     elif starts and config.model.pretrained is not None:
         names.append(config.model.pretrained)
     stored = dict.fromkeys(store_name(name) for name in names if name in list_weights())
-    download_weights([weight_source(name) for name in stored if published_url(name) is not None], progress=progress)
+    try:
+        download_weights([weight_source(name) for name in stored if published_url(name) is not None], progress=progress)
+    except DownloadError as error:
+        error.hint = None if error.hint is None else error.hint.replace(PREDICT_WITHOUT_NETWORK, WITHOUT_NETWORK)
+        raise
 
 
 def starting_network(

@@ -19,7 +19,14 @@ from ppvcli.datasets.annotations import Split
 from ppvcli.datasets.loader import Batch, ClipLoader
 from ppvcli.engine import inputs
 from ppvcli.engine.amp import Precision
-from ppvcli.engine.checkpoint import REPORT_FILE, RunState, restore_checkpoint, save_checkpoint, train_result
+from ppvcli.engine.checkpoint import (
+    REPORT_FILE,
+    RunState,
+    best_epoch,
+    restore_checkpoint,
+    save_checkpoint,
+    train_result,
+)
 from ppvcli.engine.curves import CURVES_FILE, write_curves
 from ppvcli.engine.distributed import ALONE, World
 from ppvcli.engine.ema import WeightAverage
@@ -120,7 +127,7 @@ class Trainer:
             data_wait_ratio=meter.wait_s / train_s,
             failures=failures,
         )
-        is_best = all(result.val_top1 > earlier.val_top1 for earlier in self.state.epochs)
+        is_best = best_epoch((*self.state.epochs, result)) == result.epoch
         self.state = RunState(epochs=(*self.state.epochs, result), scaler=self.precision.state())
         if self.world.is_main:
             self.save(report, is_best=is_best)
@@ -156,7 +163,11 @@ class Trainer:
         meter.take_totals(self.world.total)
         if meter.num_clips == 0:
             path, error = failures[0]
-            raise DatasetError(f"not one of the {len(failures)} training clips can be decoded; first: {path}: {error}")
+            raise DatasetError(
+                f"not one of the {len(failures)} training clips can be decoded; first: "
+                f"{error if path in error else f'{path}: {error}'}",
+                hint="the same command with --check-data in place of --out lists what is wrong with each",
+            )
         return meter, tuple(failures), rate
 
     def _step(self, batches: list[Batch], epoch: int, step: int, *, rate: float, meter: Meter) -> None:

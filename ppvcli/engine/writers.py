@@ -142,7 +142,7 @@ def check_writers(names: Sequence[str]) -> None:
     """Raises: UnknownNameError, MissingPackageError."""
     for name in names:
         if name not in PACKAGES:
-            raise UnknownNameError("writer", name, PACKAGES)
+            raise UnknownNameError("writer", name, PACKAGES, hint=f"--writer {' or --writer '.join(PACKAGES)}")
         if importlib.util.find_spec(PACKAGES[name]) is None:
             raise MissingPackageError(
                 f"the {name} writer needs {PACKAGES[name]}, which is not installed",

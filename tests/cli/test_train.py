@@ -48,11 +48,12 @@ def test_folder_of_clips_becomes_a_model_that_eval_and_predict_take(
     settings = ["--epochs", "1", "--val-ratio", "0.5", "--group-pattern", r"g(\d)", "--set", "data.num_workers=0"]
     trained = ppv("train", "--model", "tsm_efflite0", "--data", clips, "--out", run, *settings, "--json")
     assert trained.exit_code == 0, trained.stderr
-    assert trained.stderr.splitlines()[:2] == [
+    assert trained.stderr.splitlines()[:3] == [
+        "data: 2 classes (bend, jack), 2 clips to train on, 2 held out",
         "start: 245 tensors from imagenet",
         "start: 2 tensors begin untrained: head.fc.weight, head.fc.bias",
     ]
-    assert trained.stderr.splitlines()[2].startswith("epoch 1: loss ")
+    assert trained.stderr.splitlines()[3].startswith("epoch 1: loss ")
     result = json.loads(trained.stdout)
     assert result["run_dir"] == str(run)
     assert [c["label"] for c in result["val"]["classes"]] == ["bend", "jack"]
@@ -186,7 +187,8 @@ def test_refusal_of_a_model_names_the_recipes_that_its_weights_fit(model: str, w
         (["--model", "tsm_efflite0", "--data", "x", "--cpu", "--amp", "O1"], "--amp O1: O1 needs a GPU"),
         (["--model", "tsm_efflite0", "--data", "x", "--nproc", "2", "--gpus", "0"], "exclude each other"),
         (["--model", "tsm_efflite0", "--data", "x", "--nproc", "2", "--gpu"], "--nproc trains on CPUs"),
-        (["--model", "tsm_efflite0", "--data", "x", "--gpus", "0,0"], "expected different numbers"),
+        (["--model", "tsm_efflite0", "--data", "x", "--gpus", "0,0"], "expected the numbers of GPUs, each once"),
+        (["--model", "tsm_efflite0", "--data", "x", "--gpus", "a,b"], "expected the numbers of GPUs, each once"),
         (["--model", "tsm_efflite0", "--data", "x", "--nnodes", "2"], "processes of each machine"),
         (["--model", "tsm_efflite0", "--data", "x", "--nnodes", "2", "--nproc", "2"], "find each other"),
     ],
@@ -271,8 +273,21 @@ def test_check_of_the_data_names_what_is_broken_and_writes_it(clips: Path, tmp_p
     [
         (["bend_g0,bend,train", "jack_g0,jack,train", "jack_g1,jack,val"], 0, "class: bend: has no clip held out"),
         (["bend_g0,bend,train", "bend_g1,bend,val", "jack_g1,jack,val"], 1, "class: jack: has no clip to train on"),
-        (["bend_g0,bend,train", "bend_g0,bend,train", "bend_g1,bend,val"], 0, "repeated: "),
-        (["bend_g0,bend,train", "bend_g0,bend,val"], 1, "on both sides: "),
+        (
+            ["bend_g0,bend,train", "bend_g0,bend,train", "bend_g1,bend,val", "jack_g0,jack,train", "jack_g1,jack,val"],
+            0,
+            "repeated: ",
+        ),
+        (
+            ["bend_g0,bend,train", "bend_g0,bend,val", "jack_g0,jack,train", "jack_g1,jack,val"],
+            1,
+            "on both sides: ",
+        ),
+        (
+            ["bend_g0,bend,train", "bend_g0,jack,train", "bend_g1,bend,val", "jack_g1,jack,val"],
+            1,
+            "two classes: ",
+        ),
     ],
 )
 def test_check_of_the_data_fails_for_what_spoils_a_training(
@@ -281,10 +296,9 @@ def test_check_of_the_data_fails_for_what_spoils_a_training(
     table = ["path,label,split"]
     for row in rows:
         name, action, side = row.split(",")
-        table.append(f"{clips}/{action}/{name}.mp4,{action},{side}")
+        table.append(f"{clips}/{name[:4]}/{name}.mp4,{action},{side}")
     (tmp_path / "clips.csv").write_text("\n".join(table))
-    settings = ["--set", "data.csv=clips.csv", "--set", "data.val_ratio=null", "--check-data"]
-    answer = ppv("train", "--model", "tsm_efflite0", "--data", tmp_path, *settings)
+    answer = ppv("train", "--model", "tsm_efflite0", "--data", tmp_path / "clips.csv", "--check-data")
     assert (answer.exit_code, answer.stderr) == (exit_code, "")
     assert answer.stdout.startswith(kind)
     assert "0 broken, 1 problems in all" in answer.stdout
@@ -343,7 +357,8 @@ def test_weights_are_fetched_before_eyes_and_only_for_a_run_that_can_begin(
             assert ppv(*args, *wrong).exit_code in (1, 2)
         assert server.requests == []
         answer = ppv(*args, "--data", clips)
-    first, second = answer.stderr.splitlines()[:2]
+    data, first, second = answer.stderr.splitlines()[:3]
+    assert data == "data: 2 classes (bend, jack), 2 clips to train on, 2 held out"
     assert first == f"resnet50: fetching {server.base}/PaddleVideo/PretrainModel/ResNet50_pretrain.pdparams, 0.4 MB"
     assert second.startswith("error: resnet50 is of another network than tsm_k400")
 
@@ -391,14 +406,14 @@ def test_teacher_of_other_classes_is_refused_with_the_first_that_differs(
     teacher = ["--set", "teacher.weights=tsm_efflite0_weizmann", "--set", "model.pretrained=null"]
     answer = ppv("train", "--model", "tsm_efflite0", "--data", tmp_path / "clips", "--out", tmp_path / "run", *teacher)
     assert answer.exit_code == 2
-    assert answer.stderr.splitlines()[0] == (
+    assert answer.stderr.splitlines()[1] == (
         "error: --set teacher.weights=tsm_efflite0_weizmann: tsm_efflite0_weizmann knows other classes than the data "
         f"set: {words}"
     )
 
 
 def test_broken_clips_are_told_with_what_became_of_them(capsys: pytest.CaptureFixture[str]) -> None:
-    from ppvcli.cli import train as command
+    from ppvcli.cli.train_run import show_result
     from ppvcli.results import ClassResult, EpochResult, EvalReport, TrainResult
 
     numbers = dict.fromkeys(("train_loss", "train_top1", "train_top5", "val_loss", "val_top1", "val_top5"), 0.5)
@@ -414,8 +429,9 @@ def test_broken_clips_are_told_with_what_became_of_them(capsys: pytest.CaptureFi
         classes=(ClassResult(label="a", num_clips=2, num_correct=1, num_predicted=1),),
         failures=(("a/2.avi", "decoding took too long"),),
     )
-    command._show_result(TrainResult(run_dir="run", model="m", epochs=epochs, best_epoch=1, val=val))
+    show_result(TrainResult(run_dir="run", model="m", epochs=epochs, best_epoch=1, val=val))
     assert capsys.readouterr().err == (
         "warning: a/1.avi is empty: 0 bytes (skipped in training)\n"
         "warning: a/2.avi: decoding took too long (counted as wrong)\n"
+        "hint: ppv eval --weights run, or ppv predict CLIP --weights run\n"
     )

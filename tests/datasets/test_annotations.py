@@ -101,3 +101,21 @@ def test_samples_of_a_csv_with_a_split_are_those_held_out(tmp_path: Path) -> Non
     path.write_text("path,label,split\none.avi,walk,train\n", encoding="utf-8")
     with pytest.raises(DatasetError, match="no row has the split 'val'"):
         read_samples(path, tmp_path, labels=("walk", "bend"))
+
+
+def test_file_that_is_missing_or_no_text_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / "clip.avi").write_bytes(b"RIFF\xff\xfe")
+    for name, reason in (("none.txt", "No such file or directory"), ("clip.avi", "it is not a text in UTF-8")):
+        with pytest.raises(DatasetError) as caught:
+            read_labels(tmp_path / name)
+        assert caught.value.message == f"can't read {tmp_path / name}: {reason}"
+        assert caught.value.hint
+        assert "data.root" not in caught.value.hint
+
+
+def test_rows_that_are_wrong_come_with_the_form_of_a_row(tmp_path: Path) -> None:
+    (tmp_path / "a.list").write_text("one\n", encoding="utf-8")
+    for format, row in (("videos", "path label"), ("frames", "folder num_frames label")):
+        with pytest.raises(DatasetError) as caught:
+            read_list(tmp_path / "a.list", tmp_path, num_classes=2, format=format)  # type: ignore[arg-type]
+        assert row in str(caught.value.hint)

@@ -9,7 +9,8 @@ import pytest
 
 import ppvcli
 from ppvcli.configs.schema import DataConfig
-from ppvcli.datasets.catalog import describe_leftovers, open_split
+from ppvcli.datasets.annotations import Sample, Split
+from ppvcli.datasets.catalog import csv_says_split, describe_leftovers, describe_split, open_split
 from ppvcli.datasets.loader import ClipLoader
 from ppvcli.errors import DatasetError
 from ppvcli.specs import Crop, Preprocess, Resize, Sampling
@@ -28,16 +29,16 @@ def test_csv_with_a_split_is_taken_as_it_stands(tmp_path: Path) -> None:
     assert [sample.path.name for sample in split.val] == ["v_walk_g05.avi", "v_bend_g05.avi"]
     assert len(split.train) == 8
     for settings, hint in (
-        ({"val_ratio": 0.5}, "--set data.val_ratio=null, or remove the column"),
-        ({"group_pattern": "(g)"}, "--set data.group_pattern=null, or remove the column"),
+        ({"val_ratio": 0.5}, "--set data.val_ratio=null"),
+        ({"group_pattern": "(g)"}, "--set data.group_pattern=null"),
         (
             {"val_groups": ("05",), "group_pattern": r"g(\d+)"},
-            "--set data.val_groups=null --set data.group_pattern=null, or remove the column",
+            "--set data.val_groups=null --set data.group_pattern=null",
         ),
     ):
         with pytest.raises(DatasetError, match="has a column 'split', so that data") as caught:
             open_split(DataConfig(root=str(tmp_path), csv="clips.csv", **settings), seed=0)
-        assert caught.value.hint == hint
+        assert caught.value.hint == f"leave that out, or remove the column; where a config says it: {hint}"
 
 
 def test_csv_without_a_split_is_divided_like_class_folders(tmp_path: Path) -> None:
@@ -131,3 +132,73 @@ def test_class_folders_of_frames_and_of_videos_can_lie_side_by_side(tmp_path: Pa
     assert {sample.path.suffix for sample in (*videos.train, *videos.val)} == {".mp4"}
     assert {sample.num_frames for sample in (*frames.train, *frames.val)} == {1}
     assert videos.labels == frames.labels == ("bend", "walk")
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_folder_one_level_too_high_names_the_one_below(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"my_clips/{name}/{i}.mp4" for name in ("bend", "jack", "walk") for i in range(2)))
+    with pytest.raises(DatasetError, match="all clips are of one class, 'my_clips'; a classifier needs two") as caught:
+        open_split(DataConfig(root=str(tmp_path), val_ratio=0.5), seed=0)
+    below = tmp_path / "my_clips"
+    assert caught.value.hint == f"did you mean --data {below}? Its classes would be: bend, jack, walk"
+    assert len(open_split(DataConfig(root=str(below), val_ratio=0.5), seed=0).labels) == 3
+
+
+@pytest.mark.parametrize("names", [["walk/1.mp4", "walk/2.mp4"], ["walk/deep/1.mp4", "walk/deep/2.mp4"]])
+def test_single_class_folder_is_an_error(names: list[str], tmp_path: Path) -> None:
+    touch(tmp_path, *names)
+    with pytest.raises(DatasetError, match="one class, 'walk'") as caught:
+        open_split(DataConfig(root=str(tmp_path), val_ratio=0.5), seed=0)
+    assert caught.value.hint == "--data DIR, with a sub-folder of clips for each class"
+
+
+def test_single_class_of_frames_is_not_taken_for_a_folder_of_classes(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"all/{name}/img_00001.jpg" for name in ("1", "2")))
+    frames = DataConfig(root=str(tmp_path), val_ratio=0.5, format="frames")
+    with pytest.raises(DatasetError, match="one class, 'all'") as caught:
+        open_split(frames, seed=0)
+    assert "did you mean" not in str(caught.value.hint)
+    touch(tmp_path, *(f"all/{name}/clip/img_00001.jpg" for name in ("bend", "walk")))
+    with pytest.raises(DatasetError) as caught:
+        open_split(frames, seed=0)
+    assert str(caught.value.hint).startswith(f"did you mean --data {tmp_path / 'all'}?")
+
+
+def test_lists_and_csv_of_one_class_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "all.csv").write_text("path,label,split\n1.mp4,walk,train\n2.mp4,walk,val\n")
+    (tmp_path / "train.txt").write_text("1.mp4 1\n")
+    (tmp_path / "val.txt").write_text("2.mp4 1\n")
+    (tmp_path / "labels.txt").write_text("bend\nwalk\n")
+    lists = {"train_list": "train.txt", "val_list": "val.txt", "labels": "labels.txt"}
+    for settings, source in (({"csv": "all.csv"}, "all.csv"), (lists, "train.txt and .*val.txt")):
+        with pytest.raises(DatasetError, match=f"{source}: all clips are of one class, 'walk'") as caught:
+            open_split(DataConfig(root=str(tmp_path), **settings), seed=0)
+        assert caught.value.hint
+
+
+def test_description_counts_classes_and_clips_and_names_those_without() -> None:
+    labels = tuple(f"c{i}" for i in range(12))
+    train = tuple(Sample(Path(f"{i}.mp4"), i) for i in range(12))
+    assert describe_split(Split(train=train, val=train[:10], labels=labels)) == (
+        "data: 12 classes (c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, ...), 12 clips to train on, 10 held out",
+        "data: classes without a clip held out: 2 (c10, c11)",
+    )
+    assert describe_split(Split(train=train[:1], val=train[:2], labels=labels[:2])) == (
+        "data: 2 classes (c0, c1), 1 clips to train on, 2 held out",
+        "data: classes without a clip to train on: 1 (c1)",
+    )
+
+
+def test_csv_says_whether_it_has_a_split(tmp_path: Path) -> None:
+    config = DataConfig(root=str(tmp_path), csv="clips.csv", val_ratio=0.5)
+    assert not csv_says_split(config)  # there is none
+    (tmp_path / "clips.csv").write_text("path,label\na.mp4,walk\n")
+    assert not csv_says_split(config)
+    (tmp_path / "clips.csv").write_text("path,label,split\na.mp4,walk,train\n")
+    assert csv_says_split(config)
+    assert not csv_says_split(DataConfig(root=str(tmp_path), val_ratio=0.5))

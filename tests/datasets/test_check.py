@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from ppvcli.datasets.annotations import Sample, Split
-from ppvcli.datasets.check import check_data, write_check
+from ppvcli.datasets.check import check_data, check_report_path, write_check
 from ppvcli.datasets.workers import Crew, WorkerDiedError
+from ppvcli.errors import UsageError
 from ppvcli.video.limits import DecodeLimits
 from ppvcli.video.render import render_action, write_video
 
@@ -76,7 +77,8 @@ def test_clips_on_both_sides_are_found_by_path_and_by_content(clips: Path, tmp_p
         ("walk.avi", "walk.avi", ""),
         ("walk.avi", "walk.avi", "as 'a', not 'b'"),
     ]
-    assert names(check.repeated) == [("walk.avi", "walk.avi", "as 'a', not 'b'"), ("walk.avi", "walk.avi", "")]
+    assert [(Path(path).name, Path(other).name) for path, other in check.repeated] == [("walk.avi", "walk.avi")]
+    assert names(check.in_two_classes) == [("walk.avi", "walk.avi", "a")]
 
 
 def test_copies_on_one_side_are_found_with_the_class_they_contradict(clips: Path, tmp_path: Path) -> None:
@@ -89,14 +91,14 @@ def test_copies_on_one_side_are_found_with_the_class_they_contradict(clips: Path
     more = split_of(tmp_path, "same:0 other:1 equal_size:1", "held_out:0")
     split = Split(train=(*first.train, *more.train), val=(*first.val, *more.val), labels=first.labels)
     check = check_data(split, num_workers=0)
-    assert names(check.repeated) == [
-        ("same.avi", "jack.avi", ""),
-        ("other.avi", "jack.avi", "as 'a', not 'b'"),
-        ("held_out.avi", "run.avi", "as 'b', not 'a'"),
-    ]
+    assert [(Path(path).name, Path(other).name) for path, other in check.repeated] == [("same.avi", "jack.avi")]
+    assert names(check.in_two_classes) == [("other.avi", "jack.avi", "a"), ("held_out.avi", "run.avi", "b")]
     assert check.on_both_sides == ()
-    details = [detail for kind, _, detail in check.problems if kind == "repeated"]
-    assert details[:2] == [f"same side: {clips}/jack.avi", f"same side: {clips}/jack.avi as 'a', not 'b'"]
+    assert [(kind, detail) for kind, _, detail in check.problems] == [
+        ("repeated", f"same side: {clips}/jack.avi"),
+        ("two classes", f"also stands under 'a': {clips}/jack.avi"),
+        ("two classes", f"also stands under 'b': {clips}/run.avi"),
+    ]
 
 
 def test_classes_without_clips_are_named(clips: Path) -> None:
@@ -151,6 +153,46 @@ def test_report_has_one_problem_a_line(clips: Path, tmp_path: Path) -> None:
     assert lines[0] == ["problem", "what", "detail"]
     assert [line[0] for line in lines[1:]] == ["broken", "broken", "repeated", "class"]
     assert all(len(line) == 3 for line in lines)
+
+
+def test_report_goes_to_a_new_file_or_over_an_earlier_report(clips: Path, tmp_path: Path) -> None:
+    path = tmp_path / "check.tsv"
+    check_report_path(path)
+    assert list(tmp_path.iterdir()) == []
+    for split in (split_of(clips, "walk:0 walk:0", "bend:1"), split_of(clips, "walk:0", "bend:1")):
+        write_check(check_data(split, num_workers=0), path)
+        check_report_path(path)
+    write_check(check_data(split_of(clips, "walk:0 bend:1", "jack:0 run:1"), num_workers=0), path)
+    check_report_path(path)  # one without a problem
+    assert path.read_text() == "problem\twhat\tdetail\n"
+
+
+def test_report_that_would_replace_another_file_or_has_no_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "walk.avi").write_bytes(b"RIFF" + bytes(60))
+    (tmp_path / "empty.tsv").touch()
+    for name, words, hint in (
+        ("walk.avi", "is there and no list of problems", "a new file"),
+        ("empty.tsv", "is there and no list of problems", "a new file"),
+        (".", "it is a folder", "problems.tsv"),
+        ("nodir/x.tsv", "no folder", "mkdir -p"),
+        ("walk.avi/x.tsv", "Not a directory", "another place"),
+    ):
+        with pytest.raises(UsageError, match=words) as caught:
+            check_report_path(tmp_path / name)
+        assert hint in str(caught.value.hint)
+    assert (tmp_path / "walk.avi").stat().st_size == 64
+
+
+def test_report_that_the_disk_refuses_is_an_error_with_a_hint(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    check = check_data(split_of(clips, "walk:0", "bend:1"), num_workers=0)
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UsageError, match=r"can't write .*x\.tsv: No space left") as caught:
+        write_check(check, clips / "x.tsv")
+    assert caught.value.hint
+    assert not (clips / "x.tsv").exists()
 
 
 def test_real_clips_are_whole(shared_dir: Path) -> None:

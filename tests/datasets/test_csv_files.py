@@ -90,7 +90,7 @@ def test_many_faults_are_cut_at_twenty(tmp_path: Path) -> None:
     [
         ("", r"the columns \(none\), but not path and label"),
         ("a.mp4,walk\n", "the columns a.mp4, walk, but not path and label"),
-        ("path;label\na.mp4;walk\n", "the columns path;label, but not path and label"),
+        ("path|label\na.mp4|walk\n", r"the columns path\|label, but not path and label"),
         ("Path,id\n", "the columns Path, id, but not path and label"),
         ("Path,path,label\n", "the columns Path, path, label, path more than once"),
         ("path,label\n", "no clips listed"),
@@ -106,8 +106,30 @@ def test_file_that_is_no_such_table_is_an_error(text: str, message: str, tmp_pat
 def test_unreadable_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="can't read"):
         read_csv(tmp_path / "none.csv", tmp_path)
-    with pytest.raises(DatasetError, match="can't read"):
+    with pytest.raises(DatasetError, match=r"can't read .*a\.csv: it is not a text in UTF-8$") as caught:
         read_csv(write(tmp_path / "a.csv", "path,label\nä.mp4,x\n", encoding="latin-1"), tmp_path)
+    assert "save it as UTF-8" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("header", ["Split {0} Path {0} Label", '"split"{0}"path"{0}"label"'])
+def test_header_shows_what_separates_values(header: str, newline: str, separator: str, tmp_path: Path) -> None:
+    rows = [
+        header.format(separator),
+        f"train{separator}a.mp4{separator}walk",
+        f'val{separator}"b{separator}c"{separator}x',
+    ]
+    table = read_csv(write(tmp_path / "a.csv", newline.join(rows)), tmp_path)
+    assert [sample.path.name for sample in table.samples] == ["a.mp4", f"b{separator}c"]
+    assert (table.labels, table.sides) == (("walk", "x"), ("train", "val"))
+
+
+def test_rows_that_are_wrong_come_with_a_hint(tmp_path: Path) -> None:
+    for text in ("path,label\na.mp4\n", "path,label\n", 'path,label\n"a"b,x\n'):
+        with pytest.raises(DatasetError) as caught:
+            read_csv(write(tmp_path / "a.csv", text), tmp_path)
+        assert caught.value.hint
 
 
 def test_folders_of_frames_are_counted(tmp_path: Path) -> None:

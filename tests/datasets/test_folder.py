@@ -56,11 +56,11 @@ def test_sub_folders_with_folders_of_frames_are_the_classes(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("format", "lines", "hint"),
     [
-        ("videos", ["jack holds no clip, but 2 .xyz, 1 .txt", "run holds no clip, but no files at all"], ".mts"),
+        ("videos", ["jack holds no clip, but 2 .xyz, 1 .txt", "run holds no clip and no other file"], ".mts"),
         (
             "frames",
             ["bend holds no clip, but 1 .mp4", "jack holds no clip, but 2 .xyz, 1 .txt",
-             "run holds no clip, but no files at all"],
+             "run holds no clip and no other file"],
             "img_00001.jpg",
         ),
     ],

@@ -104,6 +104,21 @@ def test_fault_of_a_flag_names_the_flag() -> None:
     assert [line.split(": ")[0] for line in caught.value.message.splitlines()] == ["run.yaml", "--amp O1"]
 
 
+@pytest.mark.parametrize(
+    ("config", "hint"),
+    [
+        (make_config(amp="O1"), "leave it out, or train with --gpu"),
+        (make_config(model={"pretrained": "nope"}), "ppv download-weights --list names the weights"),
+        (make_config("nope"), "ppv download-weights --list names the models"),
+        (make_config(input={"num_segments": 2}), "--print-config"),
+    ],
+)
+def test_fault_comes_with_a_hint(config: TrainConfig, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_config(config, source=Source("run.yaml"), device="cpu", resumes=False)
+    assert str(caught.value.hint).startswith(hint)
+
+
 def test_possible_settings_are_let_through(tmp_path: Path) -> None:
     assert faults_of(make_config(amp="O1"), device="gpu:0") == []
     assert faults_of(make_config(input={"train_sampling": "dense"})) == []

@@ -93,7 +93,10 @@ def test_resumed_run_after_clips_were_added_ends_with_the_weights_of_one_without
         root = root.rename(tmp_path / "moved")
     notes: list[str] = []
     result = resume(run_dir, data=root if is_moved else None, device="cpu", note=notes.append)
-    assert notes == [f"{root}: 3 clips are newer than the run and not in it"]
+    assert notes == [
+        f"{root}: 3 clips are newer than the run and not in it",
+        "data: 2 classes (left, right), 4 clips to train on, 2 held out",
+    ]
     assert (run_dir / "split.jsonl").read_bytes() == (straight / "split.jsonl").read_bytes()
     expected, got = (read_weights(path / "last").tensors for path in (straight, run_dir))
     assert expected.keys() == got.keys()
@@ -105,6 +108,26 @@ def test_resumed_run_after_clips_were_added_ends_with_the_weights_of_one_without
     assert (report.wrong, report.loss) == (result.val.wrong, result.val.loss)
     assert report.setup is not None
     assert (report.setup.num_newer, report.setup.num_trained_on) == (3, 0)
+
+
+def test_clips_that_can_not_be_decoded_leave_no_run_in_the_way(clips: Path, tmp_path: Path) -> None:
+    root, run_dir = tmp_path / "clips", tmp_path / "run"
+    shutil.copytree(clips, root)
+    for path in root.glob("*/*.mp4"):
+        path.write_bytes(b"no video")
+    with pytest.raises(DatasetError, match="not one of the 4 training clips"):
+        train(make_config(root), run_dir, device="cpu")
+    assert not run_dir.exists()
+
+
+def test_run_that_could_be_resumed_keeps_its_folder_when_clips_break(clips: Path, tmp_path: Path) -> None:
+    root, run_dir = begin(clips, tmp_path)
+    (run_dir / "last" / "checkpoint.safetensors").unlink()
+    for path in root.glob("*/*.mp4"):
+        path.write_bytes(b"no video")
+    with pytest.raises(DatasetError, match="not one of the 4 training clips"):
+        resume(run_dir, device="cpu")
+    assert (run_dir / "split.jsonl").is_file()
 
 
 def test_removed_clips_stop_a_resumed_run_until_they_are_back(clips: Path, tmp_path: Path) -> None:
@@ -150,4 +173,7 @@ def test_second_machine_of_a_run_joins_what_the_first_one_wrote_and_nothing_else
     with pytest.raises(UsageError, match="already holds a run"):
         train(other, tmp_path, device="cpu", cluster=machines)
     with pytest.raises(UsageError, match="already holds a run"):
+        train(make_config(clips), tmp_path, device="cpu")
+    (tmp_path / "config.yaml").unlink()
+    with pytest.raises(UsageError, match=r"holds something else than a run: split\.jsonl"):
         train(make_config(clips), tmp_path, device="cpu")

@@ -15,7 +15,7 @@ import pytest
 from ppvcli.configs.load import load_config, parse_config
 from ppvcli.configs.schema import TrainConfig
 from ppvcli.engine.start import fetch_weights, starting_network
-from ppvcli.errors import OfflineError, WeightsError, WeightsMismatchError
+from ppvcli.errors import DownloadError, OfflineError, WeightsError, WeightsMismatchError
 from ppvcli.models.backbones import BACKBONES, imagenet_backbone, list_weights, store_name, weight_source, weights_of
 from ppvcli.models.build import build_network, expected_shapes
 from ppvcli.models.load import save_weights
@@ -325,6 +325,16 @@ def test_absent_backbone_is_named_with_its_file(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("PPV_WEIGHTS_MIRROR")
     with pytest.raises(OfflineError, match="ResNet50_pretrain"):
         download_weights([weight_source("resnet50")], offline=True)
+
+
+def test_failed_download_names_a_training_that_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PPV_WEIGHTS_MIRROR", "http://127.0.0.1:9/")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("ppvcli.weights.download.time.sleep", lambda _: None)
+    with pytest.raises(DownloadError) as caught:
+        fetch_weights(make_config("tsm_k400", "resnet50"), starts=True, progress=None)
+    assert "ppv train --model tsm_efflite0 --data DIR" in str(caught.value.hint)
+    assert "ppv predict" not in str(caught.value.hint)
 
 
 def test_frozen_stages_are_frozen_in_the_started_network() -> None:

@@ -21,7 +21,7 @@ from ppvcli.engine.trainer import Trainer, set_train_mode
 from ppvcli.errors import DatasetError, DivergedError, PpvError, WeightsMismatchError
 from ppvcli.models.build import build_network
 from ppvcli.models.zoo import get_model_row
-from ppvcli.results import EpochResult, StartReport
+from ppvcli.results import EpochResult, EvalReport, StartReport
 from ppvcli.specs import Resize, Sampling
 from ppvcli.video.render import write_video
 from ppvcli.video.transforms import Augment
@@ -193,8 +193,34 @@ def test_broken_training_clip_is_skipped_and_named(split: Split, tmp_path: Path)
 def test_all_clips_broken_is_an_error(split: Split, tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     damaged = Split(train=(Sample(tmp_path / "broken.mp4", 0),), val=split.val, labels=LABELS)
-    with pytest.raises(DatasetError, match="not one of the 1 training clips"):
+    with pytest.raises(DatasetError, match="not one of the 1 training clips") as caught:
         make_trainer(damaged, tmp_path / "run").run()
+    assert "--check-data" in str(caught.value.hint)
+    assert caught.value.message.count("broken.mp4") == 1
+
+
+def test_best_weights_of_equal_top1_are_those_of_the_lowest_loss(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses are played; a run that is interrupted in between keeps the same bytes."""
+    losses, evaluate = (1.25, 0.75, 0.5, 0.75), Trainer.evaluate
+
+    def played(trainer: Trainer) -> EvalReport:
+        return replace(evaluate(trainer), num_correct=1, loss=losses[len(trainer.state.epochs)])
+
+    monkeypatch.setattr(Trainer, "evaluate", played)
+    result = make_trainer(split, tmp_path / "a", epochs=4).run()
+    assert result.best_epoch == 3
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(split, tmp_path / "b", epochs=4, observer=Watcher(stop_at=(3, 1))).run()
+    second = (tmp_path / "b" / "best" / "weights.safetensors").read_bytes()
+    trainer = make_trainer(split, tmp_path / "b", epochs=4)
+    trainer.resume()
+    assert trainer.run().best_epoch == 3
+    best = [(tmp_path / run / "best" / "weights.safetensors").read_bytes() for run in "ab"]
+    assert best[0] == best[1] != second
+    last = read_weights(tmp_path / "a" / "last").tensors
+    assert not np.array_equal(read_weights(tmp_path / "a").tensors["head.fc.weight"], last["head.fc.weight"])
 
 
 def test_broken_clip_counts_as_wrong_in_evaluation(split: Split, tmp_path: Path) -> None:

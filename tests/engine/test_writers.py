@@ -166,6 +166,9 @@ def test_writer_whose_package_is_missing_says_how_to_install_it(
 def test_unknown_writer_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="'tensorbord'; nearest: tensorboard"):
         open_writers(["tensorbord"], tmp_path)
+    with pytest.raises(UnknownNameError, match=r"'wandb'$") as caught:
+        open_writers(["wandb"], tmp_path)
+    assert caught.value.hint == "--writer tensorboard or --writer visualdl"
 
 
 def test_writers_in_the_order_asked_for_and_each_once(tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""The folder of a run: where a new one may go, and what is left of one that could not begin."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ppvcli.configs.schema import DataConfig
+from ppvcli.engine.checkpoint import CONFIG_FILE, LOG_FILE, SPLIT_FILE, START_FILE
+from ppvcli.errors import UsageError
+
+MAX_NAMES = 3
+"""Files that a message names."""
+
+
+def check_new_run(run_dir: Path, data: DataConfig) -> None:
+    """Passes where a run may begin: a folder that is empty or not there, and that is not taken for a class of `data`.
+
+    Raises: UsageError.
+    """
+    if (run_dir / CONFIG_FILE).exists():
+        raise UsageError(f"{run_dir} already holds a run", hint=f"ppv train --resume {run_dir}, or another --out")
+    root, out = Path(data.root).resolve(), run_dir.resolve()
+    if data.csv is None and data.train_list is None and out.is_relative_to(root):
+        place = out.relative_to(root).parts
+        if not place or not place[0].startswith("."):
+            raise UsageError(
+                f"a run in {run_dir} would be taken for clips: the folders in {data.root} are the classes",
+                hint=f"--out {root.parent / 'runs' / 'mine'}, or another folder outside of it",
+            )
+    if run_dir.exists() and not run_dir.is_dir():
+        raise UsageError(f"can't write a run into {run_dir}: it is a file", hint="another --out, a new folder")
+    names = sorted(path.name for path in run_dir.iterdir() if path.name[0] != ".") if run_dir.is_dir() else []
+    if names:
+        shown = ", ".join(names[:MAX_NAMES]) + (f", and {len(names) - MAX_NAMES} more" if names[MAX_NAMES:] else "")
+        raise UsageError(f"{run_dir} holds something else than a run: {shown}", hint="another --out, a new folder")
+
+
+def remove_begun_run(run_dir: Path, writers: Sequence[str]) -> None:
+    """Removes what a run has written before its first epoch was done; leaves alone what it did not write."""
+    for name in (CONFIG_FILE, SPLIT_FILE, START_FILE, LOG_FILE):
+        (run_dir / name).unlink(missing_ok=True)
+    for name in writers:
+        shutil.rmtree(run_dir / name, ignore_errors=True)
+    with contextlib.suppress(OSError):  # hidden files of others
+        run_dir.rmdir()
