@@ -33,6 +33,8 @@ class ClipFrames:
     """0 for a folder of frames."""
     indices: npt.NDArray[np.int64]
     """The frames taken: int64 [num_clips, T]."""
+    damage: str | None
+    """What decoding complained of: the file is cut off or damaged, and whole it may have more frames."""
     timings_ms: dict[str, float]
     """Wall time of `decode` (opening, counting and all waiting included) and `transform`."""
 
@@ -69,15 +71,13 @@ def load_frames(
             lambda count: eval_indices(preprocess.sampling, count, shift=shift),
             transform=lambda: watch.timed(lambda frame_hwc: crop_frame(frame_hwc, preprocess)),
         )
-        num_frames, duration_s = video.num_frames, video.duration_s
+        num_frames, duration_s, damage = video.num_frames, video.duration_s, video.damage
     crops = np.moveaxis(frames_nchwc, 1, 0)
-    unique, inverse = np.unique(indices, return_inverse=True)
-    if unique.tolist() != indices.ravel().tolist():
-        crops = crops[:, inverse.ravel()]
     return ClipFrames(
         frames_vthwc=crops.reshape(len(crops) * len(indices), indices.shape[1], *crops.shape[2:]),
         num_frames=num_frames,
         duration_s=duration_s,
+        damage=damage,
         indices=indices,
         timings_ms=watch.timings_ms(),
     )
@@ -108,12 +108,12 @@ def load_train_frames(
     limits = replace(limits, threads=1)  # of several, any might draw first
     with _open_clip(path, num_frames, decoder=decoder, limits=limits) as video:
         indices, frames_thwc = _sample(video, draw, transform=draw_transform)
-        num_frames, duration_s = video.num_frames, video.duration_s
-    frames_thwc = frames_thwc[np.searchsorted(np.unique(indices), indices[0])]
+        num_frames, duration_s, damage = video.num_frames, video.duration_s, video.damage
     return ClipFrames(
         frames_vthwc=frames_thwc[np.newaxis],
         num_frames=num_frames,
         duration_s=duration_s,
+        damage=damage,
         indices=indices,
         timings_ms=watch.timings_ms(),
     )
@@ -138,7 +138,7 @@ def _dense_shift(num_frames: int | None) -> int:
 def _sample(
     video: VideoReader, choose: Callable[[int], npt.NDArray[np.int64]], *, transform: Callable[[], Transform]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """What `choose` takes of so many frames, and each of these frames once, ascending, transformed.
+    """What `choose` takes of so many frames, and these frames, transformed, one after the other.
 
     A damaged file may turn out to have another number of frames only when they are decoded; then it chooses again.
     """
@@ -146,7 +146,7 @@ def _sample(
     while True:
         num_frames = video.num_frames
         indices = choose(num_frames)
-        frames = video.read(np.unique(indices), transform=transform())
+        frames = video.read(indices.ravel(), transform=transform())
         if video.num_frames == num_frames:
             return indices, frames
 

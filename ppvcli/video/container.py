@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import re
 import shlex
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import av
@@ -33,21 +35,34 @@ CONTAINERS = (
 MOST_PIXELS = 2**31 - 1
 """What FFmpeg takes for its own limit."""
 
-_QUICK = {"skip_frame": "all", "probesize": "32"}
-
 FETCH_AGAIN = "play it in another program; if that fails too, fetch or copy it again"
 
 
-def check_file(path: Path) -> None:
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_SAVE_FIRST = "save the video into a file first"
+
+
+def check_file(path: str | Path) -> None:
     """Passes if a regular file with something in it is at `path`.
+
+    What is no path, an address or `-`, can be told only from text: a `Path` has lost it.
 
     Raises:
         VideoNotFoundError, NotAVideoFileError, EmptyFileError: it is not.
         UnreadableVideoError: the system does not let us look.
     """
+    text, path = str(path), Path(path)
+    if not text:
+        raise VideoNotFoundError("no video: its name is empty", hint="a variable in the command may be empty")
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
+        if _ADDRESS.match(text):
+            raise VideoNotFoundError(
+                f"{text} is an address, and only local files are read", hint="download it, then give the file"
+            ) from error
+        if text == "-":
+            raise NotAVideoFileError("- (standard input) is no regular file", hint=_SAVE_FIRST) from error
         raise VideoNotFoundError(f"no video at {path}: nothing is there", hint="check the path") from error
     except (OSError, ValueError) as error:
         raise UnreadableVideoError(
@@ -58,16 +73,17 @@ def check_file(path: Path) -> None:
             f"{path} is a directory, not a video file", hint=f"name the files in it: {shlex.quote(str(path))}/*"
         )
     if not stat.S_ISREG(status.st_mode):
-        raise NotAVideoFileError(f"{path} is no regular file", hint="save the video into a file first")
+        raise NotAVideoFileError(f"{path} is no regular file", hint=_SAVE_FIRST)
     if status.st_size == 0:
         raise EmptyFileError(f"{path} is empty: 0 bytes", hint="fetch or copy it again")
 
 
-def open_stream(path: Path, *, watch: Watch, quick: bool = False) -> tuple[av.container.InputContainer, av.VideoStream]:
+def open_stream(
+    path: Path, *, watch: Watch, options: Mapping[str, str] | None = None
+) -> tuple[av.container.InputContainer, av.VideoStream]:
     """The open container and its first video stream (cover pictures don't count), set to one codec thread.
 
-    Only the file itself is read: neither a URL nor another file that it names. `quick` believes the header and does not
-    look into the stream, as FFmpeg otherwise does to learn what the header leaves out.
+    Only the file itself is read: neither a URL nor another file that it names. `options` are further ones of FFmpeg.
 
     Raises:
         DecodeTimeoutError, FrameTooLargeError: more than the limits of `watch`.
@@ -75,12 +91,12 @@ def open_stream(path: Path, *, watch: Watch, quick: bool = False) -> tuple[av.co
         TruncatedVideoError: an mp4 or mov whose end, and with it the index, is missing.
         NoVideoStreamError: sound or subtitles only.
     """
-    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)}
+    own = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)}
     try:
         container = av.open(
             str(path.absolute()),
             metadata_errors="ignore",
-            options=options | _QUICK if quick else options,
+            options={**(options or {}), **own},
             timeout=watch.limits.timeout_s,
         )
     except av.error.ExitError as error:

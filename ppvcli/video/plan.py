@@ -39,9 +39,18 @@ from ppvcli.video.sequential import (
 THREADED_PIXELS = 16 << 20
 """So many pixels (of all pictures to decode) are worth a thread: some 60 ms of H.264."""
 
-_MAGIC = ((4, b"ftyp"), (4, b"moov"), (0, b"\x1aE\xdf\xa3"), (0, b"RIFF"))
-"""Where mov, mp4, mkv, webm and avi say what they are. Their headers hold all that a decoder needs; other containers
-are looked into first."""
+_HEADER_IS_ENOUGH = {"skip_frame": "all", "probesize": "32"}
+"""Options for a container whose header holds all that a decoder needs: FFmpeg does not look into the stream first."""
+_HAS_TIMES = {**_HEADER_IS_ENOUGH, "fflags": "+noparse"}
+"""Options for one that has a time for each packet, too: FFmpeg need not parse packets to work it out."""
+
+_OPTIONS = (
+    (4, b"ftyp", _HAS_TIMES),
+    (4, b"moov", _HAS_TIMES),
+    (0, b"\x1aE\xdf\xa3", _HAS_TIMES),
+    (0, b"RIFF", _HEADER_IS_ENOUGH),
+)
+"""Where mov, mp4, mkv, webm and avi say what they are, and how they are opened."""
 
 
 class PlannedReader:
@@ -50,13 +59,14 @@ class PlannedReader:
     def __init__(self, path: Path, watch: Watch) -> None:
         self._path = path
         self._watch = watch
+        self._options = quick_options(path)
         self._is_fresh = True
         self._plan: StreamPlan | None = None
         self._sequential: SequentialReader | None = None
         self._choose: Choose | None = None
         self.fallback: str | None = None
         """Why this video is decoded sequentially; None where the plan is good."""
-        self._container, self._stream = open_stream(path, watch=watch, quick=_is_quick(path))
+        self._container, self._stream = self._open()
         try:
             self._plan = make_plan(self._container, self._stream, watch=watch)
         except UntrustedError as reason:
@@ -69,6 +79,10 @@ class PlannedReader:
     @property
     def duration_s(self) -> float:
         return self._plan.duration_s if self._plan else self._fallen_back().duration_s
+
+    @property
+    def damage(self) -> str | None:
+        return None if self._sequential is None else self._sequential.damage
 
     def expect(self, choose: Choose) -> None:
         """Says which frames will be wanted of so many; it saves sequential decoding a second pass."""
@@ -91,23 +105,28 @@ class PlannedReader:
         if self._sequential is not None:
             self._sequential.close()
 
+    def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
+        return open_stream(self._path, watch=self._watch, options=self._options)
+
     def _read(self, wanted: npt.NDArray[np.int64], *, plan: StreamPlan, transform: Transform | None) -> Frames:
         if not self._is_fresh:
             self._container.close()
-            self._container, self._stream = open_stream(self._path, watch=self._watch, quick=_is_quick(self._path))
+            self._container, self._stream = self._open()
         self._is_fresh = False
         packets: Iterable[av.Packet] | None = plan.packets
         if packets is None:
             self._container.close()
-            self._container, self._stream = open_stream(self._path, watch=self._watch, quick=_is_quick(self._path))
+            self._container, self._stream = self._open()
             batches = checked_packets(self._container, self._stream, watch=self._watch)
             packets = itertools.chain.from_iterable(batches)
         numbers, places = np.unique(wanted, return_inverse=True)
         numbers = numbers if len(numbers) else np.zeros(1, dtype=np.int64)
         first, *others = self._shares(numbers, plan=plan)
-        with ThreadPoolExecutor(max_workers=len(others) or 1) as pool:  # starts no thread before there is work for it
+        kept = self._kept(self._stream.codec_context, packets, plan=plan, wanted=first, transform=transform)
+        if not others:
+            return stack(kept, places)
+        with ThreadPoolExecutor(max_workers=len(others)) as pool:
             later = [pool.submit(self._read_share, share, plan=plan, transform=transform) for share in others]
-            kept = self._kept(self._stream.codec_context, packets, plan=plan, wanted=first, transform=transform)
             return stack(itertools.chain(kept, (one for share in later for one in share.result())), places)
 
     def _shares(self, numbers: npt.NDArray[np.int64], *, plan: StreamPlan) -> list[npt.NDArray[np.int64]]:
@@ -123,7 +142,7 @@ class PlannedReader:
     ) -> list[Frames]:
         """What another thread does, with a decoder of its own."""
         assert plan.packets is not None
-        container, stream = open_stream(self._path, watch=self._watch, quick=_is_quick(self._path))
+        container, stream = self._open()
         try:
             return list(self._kept(stream.codec_context, plan.packets, plan=plan, wanted=wanted, transform=transform))
         finally:
@@ -157,10 +176,11 @@ class PlannedReader:
         return self._sequential
 
 
-def _is_quick(path: Path) -> bool:
+def quick_options(path: Path) -> dict[str, str]:
+    """FFmpeg's options to open the file at `path` as fast as its container allows."""
     with path.open("rb") as file:
         head = file.read(12)
-    return any(head[place : place + len(magic)] == magic for place, magic in _MAGIC)
+    return next((options for place, magic, options in _OPTIONS if head[place : place + len(magic)] == magic), {})
 
 
 def _decode(

@@ -103,9 +103,10 @@ def make_plan(container: av.container.InputContainer, stream: av.VideoStream, *,
     times: list[int | None] = []
     num_bytes = 0
     for batch in checked_packets(container, stream, watch=watch):
-        scan.feed([bytes(packet) for packet in batch])
+        contents = [bytes(packet) for packet in batch]
+        scan.feed(contents)
         times += [packet.pts for packet in batch]
-        num_bytes += sum(packet.size for packet in batch)
+        num_bytes += sum(map(len, contents))
         kept = kept + batch if kept is not None and num_bytes <= KEPT_PACKET_BYTES else None
     order = scan.finish()
     rate = stream.average_rate or stream.guessed_rate

@@ -43,6 +43,7 @@ def main() -> None:
     from ppvcli.video.container import open_stream
     from ppvcli.video.decoding import open_video
     from ppvcli.video.limits import DEFAULT_LIMITS, Watch
+    from ppvcli.video.plan import quick_options
     from ppvcli.video.sampling import eval_indices
     from ppvcli.video.transforms import apply_resize_crop, normalize
 
@@ -62,7 +63,8 @@ def main() -> None:
             for name, predictor in predictors.items():
                 engine = predictor._engine(1)
                 start = time.process_time()
-                open_stream(Path(clip), watch=Watch(Path(clip), DEFAULT_LIMITS), quick=True)[0].close()
+                watch = Watch(Path(clip), DEFAULT_LIMITS)
+                open_stream(Path(clip), watch=watch, options=quick_options(Path(clip)))[0].close()
                 marks = [start, time.process_time()]
                 with open_video(clip) as video:
                     indices = eval_indices(preprocess.sampling, video.num_frames)
