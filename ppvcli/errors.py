@@ -84,6 +84,10 @@ class DivergedError(PpvError):
     """A training run whose loss is no number any more."""
 
 
+class ReportError(PpvError):
+    """A report of an evaluation that can't be written."""
+
+
 class LogError(PpvError):
     """A log or a picture of a training run that can't be written; the checkpoint of its last epoch is not affected."""
 

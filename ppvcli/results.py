@@ -30,17 +30,24 @@ class Prediction:
     duration_s: float | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
     """Wall time per stage: `decode`, `transform`, `network`."""
+    damage: str | None = None
+    """Set where the file is cut off or damaged: what decoding complained of. The answer is for the frames it gave."""
     error: str | None = None
     """Set where the video could not be recognised; the other fields but `path`, `model` and `hint` are then empty."""
     hint: str | None = None
     """What to try about the error."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: `path`, `model`, `top`, `num_frames`, `duration_s`, `timings_ms`, or `path` and `error`."""
+        """JSON-ready: `path`, `model`, `top`, `num_frames`, `duration_s`, `timings_ms`, or `path` and `error`.
+
+        Of a damaged file also `damage`.
+        """
         if self.error is not None:
             return {"path": self.path, "error": self.error}
         result = asdict(self)
         del result["error"], result["hint"]
+        if self.damage is None:
+            del result["damage"]
         result["top"] = list(result["top"])
         return result
 
@@ -234,7 +241,7 @@ class TrainResult:
     model: str
     epochs: tuple[EpochResult, ...]
     best_epoch: int
-    """1-based; the first one with the highest top-1, whose weights are in `best/`."""
+    """1-based; the one with the highest top-1, of several the one with the lowest loss. Its weights are in `best/`."""
     val: EvalReport
     """After the last epoch, whose weights are in `last/`."""
 
@@ -249,13 +256,12 @@ class DataCheck:
     """(path, error) of clips that training skips and that count as wrong in evaluation."""
     doubtful: tuple[tuple[str, str], ...]
     """(path, remark) of clips that can be used, though something is odd about them."""
-    repeated: tuple[tuple[str, str, str], ...]
-    """(path, other path, remark) of clips on one side of the split that are the same file, or have the same content.
-
-    The remark is empty, or names both classes where they differ; so it is in `on_both_sides`.
-    """
+    repeated: tuple[tuple[str, str], ...]
+    """(path, other path) of clips on one side of the split that are the same file, or have the same content."""
+    in_two_classes: tuple[tuple[str, str, str], ...]
+    """(path, other path, class of the other) of such clips where the classes differ: one of them is wrong."""
     on_both_sides: tuple[tuple[str, str, str], ...]
-    """(training path, held-out path, remark) of such clips."""
+    """(training path, held-out path, remark) of such clips; the remark names both classes where they differ."""
     classes_without_train: tuple[str, ...]
     classes_without_val: tuple[str, ...]
 
@@ -265,7 +271,11 @@ class DataCheck:
         return (
             *(("broken", path, error) for path, error in self.broken),
             *(("doubtful", path, remark) for path, remark in self.doubtful),
-            *(("repeated", path, f"same side: {other} {more}".rstrip()) for path, other, more in self.repeated),
+            *(("repeated", path, f"same side: {other}") for path, other in self.repeated),
+            *(
+                ("two classes", path, f"also stands under '{name}': {other}")
+                for path, other, name in self.in_two_classes
+            ),
             *(("on both sides", path, f"held out: {val} {more}".rstrip()) for path, val, more in self.on_both_sides),
             *(("class", name, "has no clip to train on") for name in self.classes_without_train),
             *(("class", name, "has no clip held out") for name in self.classes_without_val),
@@ -293,7 +303,7 @@ class ExportedProgram:
     num_agree: int
     """Clips whose best class is the network's."""
     num_labelled: int
-    """Clips whose class is known, because a list said it."""
+    """Clips whose class is known, because a list or the name of their folder said it."""
     num_correct: int | None
     """Of these, the clips whose best class is the right one."""
     time_ms: float
@@ -327,7 +337,7 @@ class DecodeSpeed:
     cpu_ms: float
     """Median CPU time of all threads."""
     frames_per_s: float
-    """Frames of the sample by wall time."""
+    """Frames of the sample, each once, by wall time."""
     ratio: float | None
     """How many times as fast as the base, by wall time: median of the runs in pairs, geometric mean of the videos."""
     cpu_ratio: float | None

@@ -56,6 +56,10 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         return output.report_error(error, terminated=bool(signals))
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # Typer has turned it into exit code 1
+            return output.report_error(end.__context__)
+        raise
     if exit_code == output.INTERRUPTED:  # Typer has turned Ctrl-C into an exit code
         return output.report_error(KeyboardInterrupt(), terminated=bool(signals))
     return exit_code or 0

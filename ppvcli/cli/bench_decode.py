@@ -87,6 +87,8 @@ def bench_decode(
         report = run(files or None, names, frames=frames, repeat=repeat, base=base, timeout_s=timeout, on_run=advance)
     for path, error in report.failures:
         output.show_error(output.with_path(path, error))
+    if report.failures:
+        output.show_hint("check the paths; fetch or copy damaged files again")
     if as_json:
         output.print_json(report.to_dict())
     elif output.is_terminal(sys.stdout):
@@ -157,7 +159,7 @@ def _show(report: DecodeReport) -> None:
         if one.error is not None:
             output.print_line(f"{one.lib}: {_total_verdict(one)}")
     output.print_line(
-        f"{report.num_segments} frames of a video, {report.num_runs} runs; speed is that of {report.base}"
+        f"{report.num_segments} frames of a video, {report.num_runs} runs; speed is relative to {report.base}"
     )
     for one in loaded:
         threads = "1 thread" if one.num_threads == 1 else f"up to {one.num_threads} threads"

@@ -23,6 +23,7 @@ from ppvcli.cli.options import (
     complete_config,
     complete_model,
 )
+from ppvcli.cli.unfinished import tell_unfinished
 from ppvcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from ppvcli.results import ClassResult, EvalReport
 
 MAX_CLASSES = 30
-"""With more classes only the worst are shown."""
+"""With more classes those without clips are not shown; with more that have clips, only the worst are."""
 NUM_WORST = 10
 NUM_WRONG = 20
 """Mistakes that are shown; predictions.jsonl has all."""
@@ -129,38 +130,49 @@ def evaluate(
     tune_math_library(os.environ)
     set_threads(os.environ, threads, default=usable_cores())
     load_paddle()
-    name = model if settings is None else model or settings.model.name
-    if weights is None and name is not None:
-        fetch_weights(name)
     from ppvcli.engine.eval_clips import default_out_dir
     from ppvcli.engine.evaluate import evaluate
+    from ppvcli.engine.reports import check_out_dir
 
+    name = model if settings is None else model or settings.model.name
     folder = out or default_out_dir(
         name, config=settings, weights=weights, data=data, list_file=list_file, protocol=protocol
     )
-    with output.open_bar("evaluating") as advance:
-        report = evaluate(
-            model,
-            config=settings,
-            weights=weights,
-            data=None if settings is not None else data,
-            list_file=list_file,
-            data_format=clip_format,
-            protocol=protocol,
-            skip_broken=skip_broken,
-            batch_size=batch_size,
-            num_workers=workers,
-            device=place,
-            out=folder,
-            limits=limits,
-            on_clip=advance,
-            source=source,
-        )
-    if as_json:
-        output.print_json(report.to_dict())
-    else:
-        _show(report)
-    _tell(report, folder, weights=weights)
+    check_out_dir(folder)  # before something is downloaded for nothing
+    if weights is None and name is not None:
+        fetch_weights(name)
+    tell_unfinished(weights)
+    found: list[EvalReport] = []
+    try:
+        with output.open_bar("evaluating") as advance:
+            evaluate(
+                model,
+                config=settings,
+                weights=weights,
+                data=None if settings is not None else data,
+                list_file=list_file,
+                data_format=clip_format,
+                protocol=protocol,
+                skip_broken=skip_broken,
+                batch_size=batch_size,
+                num_workers=workers,
+                device=place,
+                out=folder,
+                limits=limits,
+                on_clip=advance,
+                on_report=found.append,
+                source=source,
+            )
+    finally:  # a report that can't be written costs no figures
+        for report in found:
+            if as_json:
+                output.print_json(report.to_dict())
+            else:
+                _show(report)
+            _tell(report, weights=weights)
+    if not (folder / "confusion.png").exists():
+        output.show_warning("no confusion.png: it needs matplotlib; pip install 'ppvcli[plot]'")
+    output.show_note(f"report and tables: {folder}")
 
 
 def _config_source(
@@ -202,7 +214,10 @@ def _choose_format(name: str | None, *, is_config: bool) -> Literal["videos", "f
 def _show(report: EvalReport) -> None:
     """Classes, mistakes and totals: a table for a person, lines with tabs between for a pipe."""
     with_clips = [result for result in report.classes if result.num_clips]
-    shown = with_clips if len(with_clips) <= MAX_CLASSES else sorted(with_clips, key=_recall)[:NUM_WORST]
+    if len(report.classes) <= MAX_CLASSES:
+        shown = list(report.classes)
+    else:
+        shown = with_clips if len(with_clips) <= MAX_CLASSES else sorted(with_clips, key=_recall)[:NUM_WORST]
     if output.is_terminal(sys.stdout):
         output.stdout_console().print(_table(shown, num_classes=len(with_clips)))
     else:
@@ -223,7 +238,7 @@ def _show(report: EvalReport) -> None:
     )
 
 
-def _tell(report: EvalReport, folder: Path, *, weights: Path | None) -> None:
+def _tell(report: EvalReport, *, weights: Path | None) -> None:
     """What a person should know besides the figures, on stderr."""
     fate = "left out" if report.num_skipped else "counted as wrong"
     for path, error in report.failures:
@@ -239,9 +254,6 @@ def _tell(report: EvalReport, folder: Path, *, weights: Path | None) -> None:
         from ppvcli.datasets.split_file import describe_newer
 
         output.show_note(describe_newer(setup.num_newer, setup.data))
-    if not (folder / "confusion.png").exists():
-        output.show_warning("no confusion.png: it needs matplotlib; pip install 'ppvcli[plot]'")
-    output.show_note(f"report and tables: {folder}")
 
 
 def _table(results: list[ClassResult], *, num_classes: int) -> RenderableType:
@@ -258,7 +270,7 @@ def _table(results: list[ClassResult], *, num_classes: int) -> RenderableType:
     for name in ("recall", "precision", "F1", "correct"):
         table.add_column(name, justify="right")
     for result in results:
-        style = "red" if _recall(result) < WEAK else ""
+        style = "red" if result.num_clips and _recall(result) < WEAK else ""
         bar = ProgressBar(
             total=1.0, completed=_recall(result), width=BAR_WIDTH, complete_style="cyan", finished_style="cyan"
         )
@@ -268,7 +280,7 @@ def _table(results: list[ClassResult], *, num_classes: int) -> RenderableType:
             _ratio(result.recall),
             _ratio(result.precision),
             _ratio(result.f1),
-            f"{result.num_correct} of {result.num_clips}",
+            f"{result.num_correct} of {result.num_clips}" if result.num_clips else "no clips",
         )
     return table
 

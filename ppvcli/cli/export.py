@@ -12,6 +12,7 @@ import typer
 from ppvcli.cli import output
 from ppvcli.cli.download_weights import fetch_weights
 from ppvcli.cli.options import ThreadsOption, complete_config, complete_model
+from ppvcli.cli.unfinished import tell_unfinished
 from ppvcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def export(
     from ppvcli.deploy.export_plan import default_formats
     from ppvcli.deploy.exporter import export as run
 
+    tell_unfinished(weights)
     chosen = default_formats(_names(precisions)) if formats is None else _names(formats)
     report = run(
         model,
@@ -111,8 +113,17 @@ def _from_config(config: str, *, model: str | None, weights: Path | None) -> tup
         raise UsageError("a config has no weights", hint="--weights FILE, or --weights RUN_DIR")
     from ppvcli.configs.load import load_config
     from ppvcli.datasets.catalog import open_split
+    from ppvcli.models.facts import choose_row
+    from ppvcli.weights.formats import resolve_weights_path
 
     settings = load_config(config)
+    try:
+        choose_row(settings.model.name, resolve_weights_path(weights), default=None)
+    except UsageError as error:
+        raise UsageError(
+            f"--config {config} trains {settings.model.name}: {error.message}",
+            hint="leave --config out, or give the one that they were trained by",
+        ) from error
     labels = None
     if Path(settings.data.root).is_dir():
         labels = open_split(settings.data, seed=settings.seed).labels

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 
 INTERRUPTED, TERMINATED = 130, 143
 BAR_WIDTH = 24
+_PYDANTIC = (
+    ("Input should be greater than or equal to", "expected at least"),
+    ("Input should be less than or equal to", "expected at most"),
+    ("Input should be", "expected"),
+)
+"""What Typer passes on about a value, and how we say it."""
 
 
 class Report(NamedTuple):
@@ -42,7 +50,7 @@ def describe_error(error: BaseException) -> Report:
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return Report("interrupted", None, INTERRUPTED)
     if isinstance(error, BrokenPipeError):
-        return Report(None, None, 1)
+        return Report(None, None, 0)  # such as `| head`, which has all it wants
     text = str(error).strip().splitlines()
     message = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
     return Report(message, None if _debug() else "PPV_DEBUG=1 shows the traceback", 1)
@@ -109,19 +117,39 @@ def print_json(value: Any) -> None:
     print_line(json.dumps(value, indent=2))
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Rows of cells on stdout: fitted to the terminal, or else with columns that stand below each other."""
-    if is_terminal(sys.stdout):
-        from rich.table import Table
+@contextlib.contextmanager
+def open_json_array() -> Iterator[Callable[[Any], None]]:
+    """Prints an indented JSON array on stdout, each item as soon as it is added; closed whatever ends the block."""
+    before = "\n"
 
-        table = Table(box=None, header_style="bold")
-        for number, heading in enumerate(headings):
-            table.add_column(heading, no_wrap=number == 0, overflow="fold")  # names are there to be copied
-        for row in rows:
-            table.add_row(*row)
-        stdout_console().print(table)
-        return
+    def add(value: Any) -> None:
+        nonlocal before
+        print(before + textwrap.indent(json.dumps(value, indent=2), "  "), end="", flush=True)
+        before = ",\n"
+
+    print("[", end="", flush=True)
+    try:
+        yield add
+    finally:
+        print_line("\n]")
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Rows of cells on stdout, with columns that stand below each other.
+
+    Where a terminal is too narrow for that, each name (the first cell) has a line of its own, with the rest below it:
+    names are there to be copied, so that none may be broken.
+    """
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    terminal = shutil.get_terminal_size().columns
+    if is_terminal(sys.stdout) and sum(widths) + 2 * (len(widths) - 1) > terminal:
+        below = textwrap.TextWrapper(
+            terminal, initial_indent="    ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        )
+        for name, *cells in rows:
+            facts = [f"{heading} {cell}" for heading, cell in zip(headings[1:], cells, strict=True) if cell]
+            print_line("\n".join((name, *below.wrap("; ".join(facts)))))
+        return
     for row in (headings, *rows):
         print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
@@ -188,6 +216,8 @@ def _show(word: str, message: str, *, colour: str) -> None:
 def _sentence(message: str) -> str:
     """Typer's wording in the style of ours: no capital, no full stop."""
     message = " ".join(message.split()).rstrip(".")
+    for theirs, ours in _PYDANTIC:
+        message = message.replace(theirs, ours)
     return message[:1].lower() + message[1:]
 
 

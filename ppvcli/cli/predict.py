@@ -26,6 +26,7 @@ from ppvcli.cli.options import (
     choose_limits,
     complete_model,
 )
+from ppvcli.cli.unfinished import tell_unfinished
 from ppvcli.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
@@ -113,6 +114,10 @@ def predict(
         tensorrt=tensorrt,
         on_compile=_tell_compiling if output.is_terminal(sys.stderr) else None,
     )
+    tell_unfinished(weights)
+    if predictor.program.unkept is not None:
+        output.show_warning(f"{predictor.program.unkept}; it was compiled for this once")
+        output.show_hint("PPV_HOME=FOLDER, a folder that may be written, keeps it")
     predictions = predictor.predict(files, top_k=top_k, limits=limits)
     if show(predictions, len(files)):
         raise typer.Exit(1)
@@ -126,7 +131,7 @@ def _find_failures(files: list[str], model: str) -> list[Prediction]:
     failures = []
     for path in files:
         try:
-            check_file(Path(path))
+            check_file(path)
         except VideoError as error:
             failures.append(Prediction(path=path, model=model, error=error.message, hint=error.hint))
     return failures
@@ -159,11 +164,16 @@ def _tell_compiling(model: str) -> None:
 
 
 def _show_json(predictions: Iterator[Prediction], num_files: int) -> int:
-    answers = list(_with_progress(predictions, num_files))
-    for prediction in answers:
-        _report_failure(prediction)
-    output.print_json([prediction.to_dict() for prediction in answers])
-    return sum(prediction.error is not None for prediction in answers)
+    """As `_show_each`, as one JSON array."""
+    # on a terminal a bar would wipe out the unfinished line that it begins on
+    answers = predictions if output.is_terminal(sys.stdout) else _with_progress(predictions, num_files)
+    num_failed = 0
+    with output.open_json_array() as add:
+        for prediction in answers:
+            add(prediction.to_dict())
+            _report_problem(prediction)
+            num_failed += prediction.error is not None
+    return num_failed
 
 
 def _show_each(predictions: Iterator[Prediction], num_files: int) -> int:
@@ -171,8 +181,8 @@ def _show_each(predictions: Iterator[Prediction], num_files: int) -> int:
     as_table = output.is_terminal(sys.stdout)
     num_failed = 0
     for prediction in _with_progress(predictions, num_files):
+        _report_problem(prediction)
         if prediction.error is not None:
-            _report_failure(prediction)
             num_failed += 1
         elif as_table:
             output.stdout_console().print(_table(prediction))
@@ -182,9 +192,14 @@ def _show_each(predictions: Iterator[Prediction], num_files: int) -> int:
     return num_failed
 
 
-def _report_failure(prediction: Prediction) -> None:
+def _report_problem(prediction: Prediction) -> None:
     if prediction.error is not None:
         output.show_error(prediction.error, hint=prediction.hint)
+    elif prediction.damage is not None:
+        output.show_warning(
+            f"{prediction.path} is damaged ({prediction.damage}): the answer is for the {prediction.num_frames} frames "
+            "that can be decoded"
+        )
 
 
 def _lines(prediction: Prediction) -> list[str]:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from ppvcli.errors import CacheError
 from ppvcli.files import replacing_folder, write_text
 from ppvcli.specs import Preprocess
 from ppvcli.weights.metadata import MetadataError, preprocess_from_json, preprocess_to_json
-from ppvcli.weights.store import file_sha256, home_dir
+from ppvcli.weights.store import file_sha256, home_dir, home_hint
 
 RECORD = "record.json"
 _MAX_RECORD_BYTES = 10_000_000
 
 Facts = Mapping[str, str]
+_elsewhere: ContextVar[Path | None] = ContextVar("elsewhere", default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,8 @@ class Entry:
 
     folder: Path
     record: Record
+    unkept: str | None = None
+    """Why it lies in a temporary folder, which goes with the process; None for one in the cache."""
 
     @property
     def program(self) -> Path:
@@ -95,7 +99,17 @@ class Entry:
 
 def cache_dir() -> Path:
     """The folder of compiled programs; it may not exist yet."""
-    return home_dir() / "compiled"
+    return _elsewhere.get() or home_dir() / "compiled"
+
+
+@contextlib.contextmanager
+def elsewhere(folder: Path) -> Iterator[None]:
+    """Within the block, `folder` is the cache."""
+    token = _elsewhere.set(folder)
+    try:
+        yield
+    finally:
+        _elsewhere.reset(token)
 
 
 def entry_dir(facts: Facts) -> Path:
@@ -204,5 +218,5 @@ def _reported(path: Path) -> Iterator[None]:
     except OSError as error:
         raise CacheError(
             f"can't write the compiled program to {path}: {error.strerror or error}",
-            hint="free some space there, or choose another folder: PPV_HOME=FOLDER",
+            hint=home_hint(error),
         ) from error

@@ -5,10 +5,12 @@ Paddle is imported by `_build` alone, that is when something is compiled.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from ppvcli.deploy.runtimes import (
     require_runtime,
     runtime_version,
 )
-from ppvcli.errors import MissingPackageError, PpvError, RuntimeFailedError, UsageError, WeightsError
+from ppvcli.errors import CacheError, MissingPackageError, PpvError, RuntimeFailedError, UsageError, WeightsError
 from ppvcli.models.device import load_paddle
 from ppvcli.models.facts import BUNDLED_DIR
 from ppvcli.models.zoo import ModelRow
@@ -62,6 +64,8 @@ class Request:
 def compiled(request: Request, runtime: str) -> tuple[str, Entry]:
     """The runtime that `runtime` stands for and its entry in the cache, compiled and checked on first use.
 
+    Where the cache can't be written, it is compiled into a temporary folder, for this process alone.
+
     Raises: MissingPackageError, RuntimeFailedError, CacheError; what `open_recognizer` raises about the weights.
     """
     if request.precision == "int8":
@@ -69,6 +73,17 @@ def compiled(request: Request, runtime: str) -> tuple[str, Entry]:
             "int8 needs clips to calibrate on, which weights alone don't have",
             hint="ppv export --precision int8 --calibration FOLDER --out DIR, then: --weights DIR",
         )
+    try:
+        return _compiled(request, runtime)
+    except CacheError as error:
+        folder = tempfile.mkdtemp(prefix="ppv-compiled-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        with cache.elsewhere(Path(folder)):
+            runtime, entry = _compiled(request, runtime)
+        return runtime, replace(entry, unkept=error.message)
+
+
+def _compiled(request: Request, runtime: str) -> tuple[str, Entry]:
     return _choose(request) if runtime == "auto" else (runtime, _entry(request, runtime, network=None))
 
 

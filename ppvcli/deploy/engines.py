@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +17,19 @@ from ppvcli.errors import DeviceError, RuntimeFailedError
 from ppvcli.models.device import load_paddle
 
 
+def load_onnxruntime() -> Any:
+    """The package; imported without its reports of use to Microsoft, which version 1.31 sends unless told not to."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
 class OnnxEngine:
     """ONNX Runtime on the CPU."""
 
     def __init__(self, program: Path, settings: EngineSettings) -> None:
-        import onnxruntime
-
+        onnxruntime = load_onnxruntime()
         _cpu_only("onnxruntime", settings)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = settings.threads // settings.streams
@@ -50,8 +58,7 @@ def optimize_onnx(source: Path, target: Path) -> None:
 
     Raises: RuntimeFailedError.
     """
-    import onnxruntime
-
+    onnxruntime = load_onnxruntime()
     assert is_optimized(target)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(target)

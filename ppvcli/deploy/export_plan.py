@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ppvcli.deploy.clips import Clips, find_clips
-from ppvcli.deploy.exported import Format, Precision
+from ppvcli.deploy.exported import IMPOSSIBLE, Format, Precision
 from ppvcli.deploy.machine import resolve_threads
 from ppvcli.deploy.programs import require_package
 from ppvcli.deploy.quantize import require_quantizer
@@ -17,13 +17,6 @@ from ppvcli.errors import UnknownNameError, UsageError
 FORMATS: dict[Format, str] = {"paddle": "paddle", "onnx": "onnxruntime", "openvino": "openvino"}
 """Each with the runtime that it is checked with."""
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
-IMPOSSIBLE: dict[tuple[Format, Precision], str] = {
-    ("paddle", "bf16"): "Paddle runs its programs in fp32 on CPUs",
-    ("paddle", "int8"): "what Paddle's own quantisation writes does not load again",
-    ("onnx", "bf16"): "ONNX Runtime has no bf16 kernels for CPUs",
-    ("openvino", "int8"): "OpenVINO fails on the temporal shift of 8-bit programs",
-}
-"""Pairs that are left out where the format or the precision has another partner, and refused where it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)

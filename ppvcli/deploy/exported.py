@@ -19,6 +19,14 @@ from ppvcli.weights.metadata import MetadataError, WeightsMetadata, preprocess_f
 Format = Literal["paddle", "onnx", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
 
+IMPOSSIBLE: dict[tuple[Format, Precision], str] = {
+    ("paddle", "bf16"): "Paddle runs its programs in fp32 on CPUs",
+    ("paddle", "int8"): "what Paddle's own quantisation writes does not load again",
+    ("onnx", "bf16"): "ONNX Runtime has no bf16 kernels for CPUs",
+    ("openvino", "int8"): "OpenVINO fails on the temporal shift of 8-bit programs",
+}
+"""Pairs that are left out where the format or the precision has another partner, and refused where it has none."""
+
 FORMAT_VERSION = 1
 """Of the section `ppvcli`; a reader refuses what is newer."""
 COMPANIONS = {".json": ".pdiparams", ".pdmodel": ".pdiparams", ".xml": ".bin", ".onnx": None}

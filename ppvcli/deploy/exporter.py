@@ -186,6 +186,12 @@ def _versions(formats: set[Format]) -> dict[str, str]:
 # --- checking ---------------------------------------------------------------------------------------------------------
 
 
+def _folder_classes(clips: Clips, labels: Sequence[str]) -> list[int]:
+    """The class that the folder of each clip is named like; -1 where it is named like none."""
+    indices = {label: index for index, label in enumerate(labels)}
+    return [indices.get(path.absolute().parent.name, -1) for path in clips.paths]
+
+
 def _checked(written: Sequence[Program], recognizer: Recognizer, plan: Plan, say: Report) -> Iterator[ExportedProgram]:
     """Every program after its check. Raises: ExportError that names the first one that fails."""
     preprocess, network = recognizer.preprocess, recognizer.network
@@ -194,7 +200,7 @@ def _checked(written: Sequence[Program], recognizer: Recognizer, plan: Plan, say
     truth = [-1] * len(clips)
     if plan.check is not None:
         clips += load_first_views(plan.check, preprocess)
-        truth += plan.check.truth or [-1] * len(plan.check.paths)
+        truth += plan.check.truth or _folder_classes(plan.check, recognizer.labels)
     logits = np.stack([clip_logits(network, clip[np.newaxis], preprocess=preprocess) for clip in clips])
     for program in written:
         say(f"checking {program.path.name}")

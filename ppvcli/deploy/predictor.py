@@ -173,6 +173,7 @@ class Predictor:
             top=_best(logits_k, self.program.labels, top_k),
             num_frames=clip.num_frames,
             duration_s=clip.duration_s,
+            damage=clip.damage,
             timings_ms={**clip.timings_ms, "network": network_ms},
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from ppvcli.deploy import DEFAULT_MODEL
-from ppvcli.deploy.exported import ExportInfo, is_export, read_export
+from ppvcli.deploy.exported import IMPOSSIBLE, ExportInfo, is_export, read_export
 from ppvcli.deploy.machine import resolve_threads
 from ppvcli.deploy.runtimes import (
     RUNTIMES,
@@ -42,6 +42,8 @@ class Program:
     path: Path
     """The program's first file."""
     settings: EngineSettings
+    unkept: str | None = None
+    """Why it was compiled for this process alone; None for one that later processes find again."""
 
     def load(self, *, streams: int) -> Engine:
         """The program ready to run, by `streams` callers at once. Raises: as `load_engine`."""
@@ -111,6 +113,7 @@ def _from_weights(
         runtime=runtime,
         path=entry.program,
         settings=settings,
+        unkept=entry.unkept,
     )
 
 
@@ -135,11 +138,15 @@ def _from_export(model: str | None, export: ExportInfo, *, runtime: str, setting
     there = {name: path for name in RUNTIMES if (path := _program_for(export, name, settings.precision)) is not None}
     names = [name for name in there if runtime in ("auto", name)]
     if not names:
+        formats = [_FORMATS[name] for name in RUNTIMES if runtime in ("auto", name)]
+        formats = [format for format in formats if (format, settings.precision) not in IMPOSSIBLE]
         kinds = ", ".join(f"{program.format} {program.precision}" for program in export.programs)
         wanted = settings.precision if runtime == "auto" else f"{runtime} in {settings.precision}"
         raise UsageError(
             f"{export.folder} has no program for {wanted}, only: {kinds}",
-            hint="ppv export writes others: --format onnx,openvino --precision fp32,bf16,int8",
+            hint=f"ppv export writes it: --format {','.join(formats)} --precision {settings.precision}"
+            if formats
+            else f"there is none; leave out --runtime {runtime} or --precision {settings.precision}",
         )
     installed = [name for name in names if runtime_version(name) is not None]
     if not installed:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +85,7 @@ def write_paddle_program(
     guard = paddle.pir_utils.OldIrGuard() if pdmodel else contextlib.nullcontext()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with silenced(), guard:
+        with silenced(), guard, _home_of_its_own():
             paddle.jit.save(deployed, str(folder / "inference"), input_spec=[spec])
     except OSError:
         raise
@@ -99,6 +101,25 @@ def write_paddle_program(
     (folder / "inference.pdiparams.info").unlink(missing_ok=True)  # a pickle that no engine needs
     if not pdmodel:
         _check_complete(folder)
+
+
+@contextlib.contextmanager
+def _home_of_its_own() -> Iterator[None]:
+    """Paddle writes what it makes of our `forward` below ~/.cache, which may be a place where nothing can be written.
+
+    For the whole process, as `silenced`.
+    """
+    before = {name: os.environ.get(name) for name in ("HOME", "USERPROFILE")}  # the latter is that of Windows
+    with tempfile.TemporaryDirectory(prefix="ppv-paddle-") as folder:
+        os.environ.update(dict.fromkeys(before, folder))
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 def _check_complete(folder: Path) -> None:

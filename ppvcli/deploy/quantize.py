@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ppvcli.deploy.engines import load_onnxruntime
 from ppvcli.deploy.programs import INPUT, require_package
 
 
@@ -31,7 +32,7 @@ def write_int8_onnx(source: Path, target: Path, *, clips_ntchw: Iterator[npt.NDA
     Raises: MissingPackageError; OSError; what `clips_ntchw` raises.
     """
     require_quantizer()
-    import onnxruntime
+    onnxruntime = load_onnxruntime()
     from onnxruntime import quantization
 
     with tempfile.TemporaryDirectory(prefix="ppv-int8-") as folder:

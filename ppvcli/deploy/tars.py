@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from ppvcli.deploy.publish import EXPORT_FILE
 from ppvcli.errors import ExportError
 from ppvcli.files import replacing_folder
-from ppvcli.weights.store import file_sha256, home_dir
+from ppvcli.weights.store import file_sha256, home_dir, home_hint
 
 _MAX_TOTAL_BYTES = 4 << 30
 
@@ -32,7 +32,7 @@ def unpack(path: Path) -> Path:
         raise ExportError(f"{path} is no readable tar: {error}", hint="download it once more") from error
     except OSError as error:
         raise ExportError(
-            f"can't unpack {path}: {error.strerror or error}", hint="free some space, or set PPV_HOME to another folder"
+            f"can't unpack {path} into {home_dir()}: {error.strerror or error}", hint=home_hint(error)
         ) from error
     return folder
 

@@ -27,6 +27,7 @@ from ppvcli.results import EvalReport, EvalSetup
 from ppvcli.specs import Preprocess
 from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits
 from ppvcli.video.protocols import apply_protocol
+from ppvcli.weights.formats import read_metadata
 from ppvcli.weights.store import file_sha256
 
 PACKAGES = ("ppvcli", "paddlepaddle", "paddlepaddle-gpu", "numpy", "av", "pillow", "opencv-python")
@@ -48,6 +49,7 @@ def evaluate(
     out: str | Path | None = None,
     limits: DecodeLimits = DEFAULT_LIMITS,
     on_clip: Callable[[int, int], None] | None = None,
+    on_report: Callable[[EvalReport], None] | None = None,
     source: Source | None = None,
 ) -> EvalReport:
     """Accuracy of a model on labelled clips.
@@ -62,10 +64,11 @@ def evaluate(
     Clips are looked at as the weights say, or by a `protocol` of `ppvcli.video.protocols`: `uniform`, `dense` or
     `ten-crop`. One that can't be decoded is listed and counts as wrong, or with `skip_broken` not at all. With `out`
     the report and its tables are written into that folder. `limits` say what one file may cost. `on_clip(done, total)`
-    is called after each clip.
+    is called after each clip,
+    `on_report(report)` before anything is written.
 
     Raises: DatasetError, also where not one clip could be evaluated; WeightsError, ConfigError; UsageError for
-    arguments that exclude each other, or an `out` that holds other files.
+    arguments that exclude each other, or an `out` that holds other files; ReportError for one that can't be written.
     """
     if isinstance(config, str):
         source = Source(config)
@@ -74,7 +77,7 @@ def evaluate(
         check_out_dir(Path(out))
     began, start = datetime.now(timezone.utc), time.perf_counter()
     place = select_device(device)
-    recognizer = open_recognizer(config.model.name if config is not None and model is None else model, weights=weights)
+    recognizer = open_recognizer(model or _model_of(config, weights), weights=weights)
     preprocess = _preprocess(recognizer, config, protocol=protocol)
     clips = find_clips(
         data,
@@ -122,9 +125,17 @@ def evaluate(
     )
     counted = build_report(clips.samples, rows, labels=clips.labels, model=recognizer.model, skip_broken=skip_broken)
     report = replace(counted, setup=setup)
+    if on_report is not None:
+        on_report(report)
     if out is not None:
         write_report(Path(out), report, samples=clips.samples, rows=rows, labels=clips.labels)
     return report
+
+
+def _model_of(config: TrainConfig | None, weights: str | Path | None) -> str | None:
+    """The model of a config, for weights that don't say what they are of; None leaves it to them."""
+    carried = None if weights is None else read_metadata(weights)
+    return None if config is None or (carried is not None and carried.model is not None) else config.model.name
 
 
 def _preprocess(recognizer: Recognizer, config: TrainConfig | None, *, protocol: str | None) -> Preprocess:

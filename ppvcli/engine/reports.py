@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -16,8 +17,8 @@ from ppvcli.datasets.annotations import Sample
 from ppvcli.engine import metrics
 from ppvcli.engine.confusion_plot import has_matplotlib, plot_confusion
 from ppvcli.engine.evaluator import TOP_K, ClipRow, order_rows, predicted_class
-from ppvcli.errors import UsageError
-from ppvcli.files import replacing, write_text
+from ppvcli.errors import ReportError, UsageError
+from ppvcli.files import check_writable, replacing, write_text
 from ppvcli.results import EvalReport
 
 REPORT_FILE = "report.json"
@@ -35,16 +36,17 @@ CLASS_COLUMNS = ("label", "index", "num_clips", "num_correct", "num_predicted", 
 def check_out_dir(out_dir: Path) -> None:
     """Passes if a report may be written there: nothing is there yet, or a report and nothing else.
 
-    Raises: UsageError.
+    Raises: UsageError; ReportError where the system does not let us write.
     """
-    if not out_dir.exists():
-        return
-    if not out_dir.is_dir():
-        raise UsageError(f"can't write a report into {out_dir}: it is a file", hint="--out DIR")
-    foreign = sorted(path.name for path in out_dir.iterdir() if path.name not in FILES and path.name[:5] != ".tmp-")
+    with _reported(out_dir):
+        if out_dir.is_file():
+            raise UsageError(f"can't write a report into {out_dir}: it is a file", hint="--out DIR")
+        names = [path.name for path in out_dir.iterdir()] if out_dir.exists() else []
+        check_writable(out_dir)
+    foreign = sorted(name for name in names if name not in FILES and name[:5] != ".tmp-")
     if foreign:
-        names = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
-        raise UsageError(f"{out_dir} holds other files than a report: {names}", hint="choose another --out DIR")
+        shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise UsageError(f"{out_dir} holds other files than a report: {shown}", hint="choose another --out DIR")
 
 
 def write_report(
@@ -54,9 +56,16 @@ def write_report(
 
     Each file is complete or not there, and REPORT_FILE is there only once all are.
 
-    Raises: UsageError, as `check_out_dir`; OSError.
+    Raises: UsageError, as `check_out_dir`; ReportError.
     """
     check_out_dir(out_dir)
+    with _reported(out_dir):
+        _write_files(out_dir, report, samples=samples, rows=rows, labels=labels)
+
+
+def _write_files(
+    out_dir: Path, report: EvalReport, *, samples: Sequence[Sample], rows: Sequence[ClipRow], labels: Sequence[str]
+) -> None:
     out_dir.mkdir(parents=True, exist_ok=True)
     for name in (REPORT_FILE, PLOT_FILE):
         (out_dir / name).unlink(missing_ok=True)
@@ -72,6 +81,17 @@ def write_report(
         with replacing(out_dir / PLOT_FILE) as temporary:
             plot_confusion(confusion, labels, path=temporary, title=title)
     write_text(out_dir / REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def _reported(out_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ReportError(
+            f"can't write a report into {out_dir}: {error.strerror or error}",
+            hint="--out DIR, a folder that may be written and has some space",
+        ) from error
 
 
 def _confusion(

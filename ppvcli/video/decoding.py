@@ -55,6 +55,10 @@ class VideoReader(Protocol):
     def duration_s(self) -> float:
         """From the start of the first frame to the end of the last."""
 
+    @property
+    def damage(self) -> str | None:
+        """What sequential decoding, where it came to that, has complained of so far; lost frames don't count."""
+
     def expect(self, choose: Choose) -> None:
         """Says which frames will be wanted of so many, before they are counted: some readers are faster then.
 
@@ -104,8 +108,8 @@ def open_video(
     """
     if decoder not in READERS:
         raise UnknownNameError("decoder", decoder, READERS, hint=f"use one of: {', '.join(READERS)}")
-    path = Path(path)
     check_file(path)
+    path = Path(path)
     reader = READERS[decoder](path, Watch(path, limits))
     try:
         yield reader
@@ -123,6 +127,7 @@ class OpencvReader:
         self._path = path
         self._watch = watch
         self._num_frames: int | None = None
+        self.damage: str | None = None  # OpenCV does not say
         check_stream(path, watch)
         self._capture = self._open()
 
@@ -182,6 +187,7 @@ class DecordReader:
             ) from error
         self._path = path
         self._errors = (decord.DECORDError, RuntimeError)
+        self.damage: str | None = None  # decord does not say
         check_stream(path, watch)
         try:
             self._video = decord.VideoReader(str(path.absolute()), num_threads=1)

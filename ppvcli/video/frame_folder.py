@@ -33,6 +33,7 @@ class FrameFolder:
     def __init__(self, folder: Path, num_frames: int, watch: Watch) -> None:
         self.num_frames = num_frames
         self.duration_s = 0.0  # pictures without a clock
+        self.damage: str | None = None  # a damaged picture is an error
         self._folder = folder
         self._watch = watch
         if not folder.is_dir():

@@ -141,7 +141,7 @@ class SequentialReader:
             try:
                 yield from self._sized(packet.decode())
             except av.error.FFmpegError as error:
-                self._damage = error.strerror
+                self._damage = self._damage or error.strerror
                 self._watch.check_size(self._stream.codec_context.width, self._stream.codec_context.height)
 
     def _sized(self, frames: list[av.VideoFrame]) -> list[av.VideoFrame]:

@@ -18,7 +18,7 @@ import urllib3.exceptions
 from ppvcli.errors import DownloadError
 from ppvcli.weights.partial import PartialFile, Version
 
-WITHOUT_NETWORK = "without network, these work: ppv predict --demo, and ppv predict CLIP --model tsm_efflite0_weizmann"
+WITHOUT_NETWORK = "without network, these work: ppv predict --demo, and --model tsm_efflite0_weizmann"
 OTHER_COPY = "try another copy: PPV_WEIGHTS_MIRROR=URL_OR_FOLDER"
 
 _CHUNK_BYTES = 1 << 15  # what a broken connection loses at most

@@ -78,7 +78,7 @@ class _Job:
         except OSError as error:
             raise DownloadError(
                 f"cannot store {source.name} in {store.weights_dir()}: {error.strerror or error}",
-                hint="free some space there, or choose another folder: PPV_HOME=FOLDER",
+                hint=store.home_hint(error),
             ) from error
         size = record.size_bytes
         self.report(DownloadProgress(name=record.name, stage="done", received_bytes=size, total_bytes=size))

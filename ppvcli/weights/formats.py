@@ -68,7 +68,7 @@ def resolve_weights_path(path: str | Path) -> Path:
     `RUN_DIR/best` and `RUN_DIR/last` name one of the two. A folder of Paddle 1.x parameter files is returned as it is.
 
     Raises:
-        WeightsNotFoundError: nothing at `path`, or a folder without a checkpoint.
+        WeightsNotFoundError: nothing at `path`, a folder without a checkpoint, or an export.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -77,6 +77,11 @@ def resolve_weights_path(path: str | Path) -> Path:
                 return path / candidate
         if legacy.is_legacy_folder(path):
             return path
+        if (path / EXPORT_DESCRIPTION).is_file():
+            raise WeightsNotFoundError(
+                f"{path} is an export: it can predict, but can't be evaluated, trained on or exported",
+                hint=f"ppv predict FILE --weights {path}, or give the weights or the run that it was exported from",
+            )
         raise WeightsNotFoundError(
             f"the folder {path} holds no weights: neither {BEST_WEIGHTS} nor {LAST_CHECKPOINT}",
             hint="give a weight file, or the folder that `ppv train` wrote its run to",

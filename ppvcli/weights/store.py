@@ -9,6 +9,7 @@ next download of the published file must have.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -59,6 +60,13 @@ def home_dir() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("ppvcli", appauthor=False))
+
+
+def home_hint(error: OSError) -> str:
+    """What to try where the folder of everything can't be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space there, or choose another folder: PPV_HOME=FOLDER"
+    return "choose a folder that may be written: PPV_HOME=FOLDER"
 
 
 def weights_dir() -> Path:

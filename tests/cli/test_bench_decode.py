@@ -104,6 +104,7 @@ def test_table_on_a_terminal_fits_and_says_what_was_measured(
     assert "total: 2 videos that all of them decode" in {line.strip() for line in lines}
     assert "torchcodec: not installed: pip install torch torchcodec" in lines
     assert any(line.endswith(": decode all, 1 thread") for line in lines)
+    assert "16 frames of a video, 1 runs; speed is relative to pyav" in lines
 
 
 def test_broken_video_is_an_error_on_stderr_and_the_rest_is_measured(clips: Path, ppv: Ppv, tmp_path: Path) -> None:
@@ -111,7 +112,9 @@ def test_broken_video_is_an_error_on_stderr_and_the_rest_is_measured(clips: Path
     broken.write_bytes(b"no video at all")
     answer = ppv("bench-decode", broken, clips / "a.mp4", "--libs", "pyav", "--repeat", 1)
     assert answer.exit_code == 1
-    assert answer.stderr == f"error: can't open {broken}: no known video format, or its header is damaged\n"
+    error, hint = answer.stderr.splitlines()
+    assert error == f"error: can't open {broken}: no known video format, or its header is damaged"
+    assert hint == "hint: check the paths; fetch or copy damaged files again"
     assert [row["file"] for row in _cells(answer.stdout)] == [str(clips / "a.mp4"), "total"]
 
 

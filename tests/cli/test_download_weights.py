@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -167,13 +168,28 @@ def test_list_without_terminal_is_one_plain_line_per_model(ppv: Ppv, mirror: Pat
 
 
 def test_list_on_terminal_has_the_same_words(ppv: Ppv, monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = io.StringIO()
     monkeypatch.setattr(output, "is_terminal", lambda _: True)
-    monkeypatch.setattr(
-        output, "stdout_console", lambda: Console(file=screen, force_terminal=True, width=140, highlight=False)
-    )
-    assert ppv("download-weights", "--list").exit_code == 0
-    assert all(word in screen.getvalue() for word in (*ZOO, "one video is", "75.16 K400", "not stored"))
+    monkeypatch.setenv("COLUMNS", "140")
+    answer = ppv("download-weights", "--list")
+    assert answer.exit_code == 0
+    assert answer.stdout.startswith("model  ")
+    assert all(word in answer.stdout for word in (*ZOO, "one video is", "75.16 K400", "not stored"))
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+@pytest.mark.parametrize("command", ["download-weights --list", "train --list-configs"])
+def test_list_on_a_narrow_terminal_breaks_no_name(
+    command: str, columns: int, ppv: Ppv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = ppv(*command.split()).stdout.splitlines()
+    names = [line.split("  ")[0] for line in plain[1:]]
+    monkeypatch.setattr(output, "is_terminal", lambda stream: stream is sys.stdout)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = ppv(*command.split()).stdout.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == names
+    assert max(map(len, lines)) <= columns
+    words = {word.rstrip(",;") for line in lines for word in line.split()}
+    assert {word.rstrip(",;") for line in plain[1:] for word in line.split()} <= words
 
 
 def test_list_as_json_has_the_facts_of_every_row(ppv: Ppv, mirror: Path) -> None:

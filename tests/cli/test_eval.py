@@ -340,3 +340,60 @@ def test_interruption_ends_with_130_and_writes_nothing(
     assert time.monotonic() - began < 30
     assert "Traceback" not in process.stderr.read()
     assert not (tmp_path / "out").exists()
+
+
+def test_place_that_cannot_be_written_is_refused_before_a_clip_is_read(
+    folder: Path, tmp_path: Path, ppv: Ppv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ppvcli.engine.evaluate.evaluate_logits", None)  # would be a TypeError
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "new" / "x"
+    answer = ppv("eval", "--weights", folder / "w.safetensors", "--data", folder / "val.list", "--out", out)
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    error, hint = answer.stderr.splitlines()
+    assert error == f"error: can't write a report into {out}: Not a directory"
+    assert hint.startswith("hint: --out DIR")
+
+
+@pytest.mark.parametrize(
+    ("end", "exit_code"), [(OSError(28, "No space left on device"), 1), (KeyboardInterrupt(), 130), (ValueError(), 1)]
+)
+def test_figures_are_shown_whatever_happens_while_the_report_is_written(
+    end: BaseException, exit_code: int, folder: Path, tmp_path: Path, ppv: Ppv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise end
+
+    monkeypatch.setattr("ppvcli.engine.reports.plot_confusion", fail)
+    args = ("--weights", folder / "w.safetensors", "--data", folder / "one.list", "--workers", "0")
+    answer = ppv("eval", *args, "--out", tmp_path / "out")
+    assert answer.exit_code == exit_code
+    assert answer.stdout.splitlines()[-1].startswith("tsm_efflite0: top-1 ")
+    assert "error: " in answer.stderr
+    assert "report and tables" not in answer.stderr
+    answer = ppv("eval", *args, "--out", tmp_path / "out", "--json")
+    assert json.loads(answer.stdout)["num_clips"] == 1
+
+
+def test_class_without_clips_has_a_row(folder: Path, tmp_path: Path, ppv: Ppv) -> None:
+    args = ("--weights", folder / "w.safetensors", "--data", folder / "one.list", "--workers", "0")
+    lines = ppv("eval", *args, "--out", tmp_path / "out").stdout.splitlines()
+    rows = [line.split("\t") for line in lines[1:4]]
+    assert [row[:2] for row in rows] == [["jump", "1"], ["wave one hand", "0"], ["wave two hands", "0"]]
+    assert [row[3] for row in rows[1:]] == ["-", "-"]
+
+
+def test_export_is_named_as_what_it_is(folder: Path, tmp_path: Path, ppv: Ppv) -> None:
+    (tmp_path / "inference.yml").touch()
+    answer = ppv("eval", "--weights", tmp_path, "--data", folder / "one.list", "--out", tmp_path / "out")
+    assert answer.exit_code == 1
+    error, hint = answer.stderr.splitlines()
+    assert error.startswith(f"error: {tmp_path} is an export: it can predict, but can't be evaluated")
+    assert hint.startswith(f"hint: ppv predict FILE --weights {tmp_path}, or ")
+
+
+def test_config_of_another_model_lends_its_clips_to_any_weights(folder: Path, tmp_path: Path, ppv: Ppv) -> None:
+    text = (folder / "mine.yaml").read_text(encoding="utf-8").replace("tsm_efflite0", "tsm_k400")
+    (tmp_path / "other.yaml").write_text(text, encoding="utf-8")
+    report = run(ppv, folder, tmp_path / "out", "--config", tmp_path / "other.yaml")
+    assert (report["model"], report["num_clips"]) == ("tsm_efflite0", 5)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ import ppvcli
 from ppvcli.deploy import export_plan, exporter
 from ppvcli.models.facts import BUNDLED_DIR
 from ppvcli.results import ExportedProgram, ExportReport
+from tests.small_model import write_weights
 
 MODEL = "tsm_efflite0_weizmann"
 DEMO = BUNDLED_DIR / "demo.mp4"
@@ -139,11 +142,13 @@ def test_config_names_the_model_and_its_data_the_classes(asked: dict[str, Any], 
     text = (Path(ppvcli.__file__).parent / "configs" / "tsm_efflite0_folder.yaml").read_text(encoding="utf-8")
     config = tmp_path / "mine.yaml"
     config.write_text(re.sub(r"(?m)^(\s+root:).*$", rf"\1 {tmp_path / 'data'}", text), encoding="utf-8")
-    assert ppv("export", "--config", config, "--weights", "w.safetensors", "--out", "out").exit_code == 0
+    weights = write_weights(tmp_path / "w.safetensors")
+    assert ppv("export", "--config", config, "--weights", weights, "--out", "out").exit_code == 0
     assert (asked["model"], asked["labels"]) == ("tsm_efflite0", ("kick", "throw"))
 
     config.write_text(re.sub(r"(?m)^(\s+root:).*$", rf"\1 {tmp_path / 'gone'}", text), encoding="utf-8")
-    assert ppv("export", "--config", config, "--weights", "w.safetensors", "--out", "out").exit_code == 0
+    weights = write_weights(tmp_path / "w.safetensors")
+    assert ppv("export", "--config", config, "--weights", weights, "--out", "out").exit_code == 0
     assert asked["labels"] is None
 
 
@@ -181,3 +186,29 @@ def test_export_refuses_with_one_error_and_one_hint(
     monkeypatch.chdir(tmp_path)
     assert ppv("export", *args) == (2, "", f"error: {error}\nhint: {hint}\n")
     assert not list(tmp_path.iterdir())
+
+
+def test_config_of_another_model_is_told_as_such(ppv: Ppv, tmp_path: Path) -> None:
+    weights = BUNDLED_DIR / f"{MODEL}.safetensors"
+    answer = ppv("export", "--weights", weights, "--config", "tsm_k400_folder", "--out", tmp_path / "out")
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert "error: --config tsm_k400_folder trains tsm_k400: " in answer.stderr
+    assert "hint: leave --config out" in answer.stderr
+
+
+def test_export_counts_right_answers_by_the_names_of_folders_that_are_classes(ppv: Ppv, tmp_path: Path) -> None:
+    for name in ("wave2", "somewhere"):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        shutil.copy(DEMO, tmp_path / "clips" / name / "clip.mp4")
+    args = ("--model", MODEL, "--format", "paddle", "--check", tmp_path / "clips", "--threads", 1)
+    answer = ppv("export", *args, "--out", tmp_path / "out", "--json")
+    (program,) = json.loads(answer.stdout)["programs"]
+    assert (program["num_clips"], program["num_labelled"], program["num_correct"]) == (4, 1, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nobody can make a folder in the /proc of Linux")
+def test_export_needs_no_home_that_can_be_written(tmp_path: Path, ppv: Ppv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/proc/home")
+    answer = ppv("export", "--model", MODEL, "--format", "paddle", "--out", tmp_path / "out", "--threads", 1)
+    assert (answer.exit_code, answer.stderr) == (0, "")
+    assert os.environ["HOME"] == "/proc/home"

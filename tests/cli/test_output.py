@@ -112,8 +112,8 @@ from ppvcli.models.device import load_paddle
 
 def slow() -> None:
     load_paddle()
-    print("started", flush=True)
     try:
+        print("started", flush=True)
         time.sleep(60)
     finally:
         if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
@@ -149,7 +149,7 @@ def test_reader_that_goes_away_is_no_error_to_talk_about(python_process: Start) 
     process.stdout.close()
     assert process.stderr is not None
     assert process.stderr.read() == ""
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=60) == 0
 
 
 @pytest.mark.parametrize(

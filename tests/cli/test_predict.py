@@ -6,14 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ppvcli.cli import output
-from ppvcli.errors import DatasetError
+from ppvcli.deploy.predictor import Predictor
+from ppvcli.errors import DatasetError, WeightsError
+from ppvcli.results import Prediction
 from ppvcli.video.render import write_video
 from tests.small_model import LABELS, MODEL, moving_block, write_weights
 
@@ -247,3 +249,109 @@ def test_files_that_are_not_there_are_told_before_weights_are_fetched(
     answer = ppv("predict", missing, "--model", "pptsmv2", "--cpu", "--json")
     assert answer.exit_code == 1
     assert [one["path"] for one in json.loads(answer.stdout)] == [str(missing)]
+
+
+@pytest.fixture
+def cut_avi(folder: Path) -> Path:
+    """A file that ends within a frame."""
+    whole = folder / "whole.avi"
+    write_video(whole, moving_block(40), codec="mpeg4", options={"g": "10"})
+    (folder / "cut.avi").write_bytes(b"00dc".join(whole.read_bytes().split(b"00dc")[:20])[:-20])
+    return folder / "cut.avi"
+
+
+def test_damaged_file_is_answered_with_a_warning_and_a_mark(ppv: Ppv, folder: Path, cut_avi: Path) -> None:
+    answer = ppv("predict", cut_avi, folder / "whole.avi", "--weights", folder / "run", "--json")
+    assert answer.exit_code == 0
+    cut, whole = json.loads(answer.stdout)
+    assert (cut["damage"], "damage" in whole) == ("cut off within a frame", False)
+    assert cut["num_frames"] < whole["num_frames"] == 40
+    assert answer.stderr == (
+        f"warning: {cut_avi} is damaged (cut off within a frame): the answer is for the {cut['num_frames']} frames "
+        "that can be decoded\n"
+    )
+    assert ppv("predict", cut_avi, "--weights", folder / "run").stderr == answer.stderr
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), WeightsError("scores that are no numbers"), None])
+def test_json_has_every_answer_so_far_whatever_ends_it(
+    end: BaseException | None, ppv: Ppv, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Predictor.predict
+
+    def predict(self: Predictor, files: list[str], **settings: Any) -> Iterator[Prediction]:
+        yield from real(self, files[:2], **settings)
+        if end is not None:
+            raise end
+
+    monkeypatch.setattr(Predictor, "predict", predict)
+    names = ["block.mp4", "broken.mp4", "slow block.mp4"]
+    answer = ppv("predict", *(folder / name for name in names), "--weights", folder / "run", "--json")
+    assert [one["path"] for one in json.loads(answer.stdout)] == [str(folder / name) for name in names[:2]]
+    assert answer.exit_code == (130 if isinstance(end, KeyboardInterrupt) else 1)
+
+
+def test_json_answer_is_there_before_the_next_file_is_asked_for(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ppvcli.cli.predict import _show_json
+
+    def answers() -> Iterator[Prediction]:
+        yield Prediction(path="a.mp4", model="m")
+        shown.append(capsys.readouterr().out)
+        yield Prediction(path="b.mp4", model="m")
+
+    shown: list[str] = []
+    _show_json(answers(), 2)
+    assert '"a.mp4"' in shown[0]
+    items: list[dict[str, Any]] = [
+        {"path": path, "model": "m", "top": [], "num_frames": None, "duration_s": None, "timings_ms": {}}
+        for path in ("a.mp4", "b.mp4")
+    ]
+    assert shown[0] + capsys.readouterr().out == json.dumps(items, indent=2) + "\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_reader_that_has_enough_ends_it_without_a_word(
+    folder: Path, python_process: Callable[..., subprocess.Popen[str]], own_home: Path
+) -> None:
+    args = [str(folder / "block.mp4")] * 4 + ["--weights", str(folder / "run"), "--threads", "1"]
+    process = python_process("-m", "ppvcli", "predict", *args, PPV_HOME=str(own_home))
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(str(folder / "block.mp4"))
+    process.stdout.close()
+    assert process.stderr is not None
+    assert (process.stderr.read(), process.wait(timeout=120)) == ("", 0)
+
+
+def test_run_that_is_not_finished_is_told_with_its_epoch(ppv: Ppv, folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    write_weights(run / "best" / "weights.safetensors")
+    write_weights(run / "last" / "checkpoint.safetensors")
+    (run / "config.yaml").write_text("schedule:\n  epochs: 2\nepochs: 15\n")
+    lines = [{"kind": "step", "epoch": 1}]
+    results = [(0.25, 1.0), (0.5, 2.0), (0.5, None), (0.5, 2.0)]
+    lines += [{"kind": "epoch", "epoch": i, "val_top1": t, "val_loss": x} for i, (t, x) in enumerate(results, start=1)]
+    log = "".join(json.dumps(line) + "\n" for line in lines)
+    (run / "log.jsonl").write_text(log)
+    # the small weights are the folder's, so that nothing is compiled
+    for weights, epoch in ((run, 2), (run / "best", 2), (run / "last", 4)):
+        answer = ppv("predict", folder / "block.mp4", "--weights", weights)
+        assert answer.stderr == f"warning: {run} is not finished: weights of epoch {epoch} of 15\n"
+    (run / "config.yaml").write_text("epochs: 4\n")
+    assert ppv("predict", folder / "block.mp4", "--weights", run).stderr == ""
+    (run / "log.jsonl").write_text("{}\n")
+    assert ppv("predict", folder / "block.mp4", "--weights", run).stderr == ""
+
+
+def test_cache_that_cannot_be_written_means_compiling_each_time_with_a_warning(
+    ppv: Ppv, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PPV_HOME", str(tmp_path / "file" / "home"))
+    answer = ppv("predict", folder / "block.mp4", "--weights", folder / "run")
+    assert (answer.exit_code, len(answer.stdout.splitlines())) == (0, 3)
+    warning, hint = answer.stderr.splitlines()
+    assert warning.startswith(f"warning: can't write the compiled program to {tmp_path}/file/home/compiled/")
+    assert warning.endswith(": Not a directory; it was compiled for this once")
+    assert hint == "hint: PPV_HOME=FOLDER, a folder that may be written, keeps it"

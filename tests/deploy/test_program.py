@@ -81,6 +81,25 @@ def test_program_that_is_not_there_is_named(
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ({"runtime": "paddle"}, "--format paddle --precision fp32"),
+        ({"runtime": "openvino"}, "--format openvino --precision fp32"),
+        ({"precision": "int8"}, "--format onnx --precision int8"),
+        ({"precision": "bf16"}, "--format openvino --precision bf16"),
+        ({"runtime": "paddle", "precision": "int8"}, "leave out --runtime paddle or --precision int8"),
+    ],
+)
+def test_hint_about_a_program_that_is_not_there_names_what_would_write_it(
+    settings: dict[str, str], hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _export(monkeypatch, ("onnx fp32",))
+    with pytest.raises(UsageError) as caught:
+        open_program(None, weights="/export", threads=1, device="cpu", **settings)  # type: ignore[arg-type]
+    assert hint in str(caught.value.hint)
+
+
 def test_export_whose_runtime_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     _export(monkeypatch, ("openvino fp32",))
     for place in ("ppvcli.deploy.program", "ppvcli.deploy.runtimes"):

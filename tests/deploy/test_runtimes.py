@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +23,7 @@ from ppvcli.specs import Preprocess
 from ppvcli.video.transforms import normalize
 from tests.small_model import MODEL, PREPROCESS, write_weights
 
+REPO = Path(__file__).resolve().parents[2]
 FP32_TOLERANCE = 1e-3
 """The contract for logits of any runtime against the network."""
 
@@ -149,3 +153,15 @@ def test_settings_that_exclude_each_other_are_refused(
 @pytest.mark.parametrize("runtime", ["auto", "paddle"])
 def test_tensorrt_belongs_to_a_gpu(runtime: str) -> None:
     check_choice(runtime, "fp32", device="gpu:0", tensorrt=True)
+
+
+def test_onnx_runtime_is_imported_without_reports_to_its_makers(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    code = "from ppvcli.deploy.engines import load_onnxruntime; load_onnxruntime()"
+    env = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**env, "HOME": str(tmp_path)}, cwd=REPO, capture_output=True, check=True
+    )
+    assert done.stderr == b""
+    # it keeps an identifier of the machine below ~/.cache/Microsoft
+    assert not (tmp_path / ".cache").exists()

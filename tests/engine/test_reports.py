@@ -16,7 +16,7 @@ from ppvcli.engine import reports
 from ppvcli.engine.confusion_plot import plot_confusion
 from ppvcli.engine.evaluator import ClipRow, build_report
 from ppvcli.engine.reports import FILES, check_out_dir, write_report
-from ppvcli.errors import UsageError
+from ppvcli.errors import ReportError, UsageError
 from ppvcli.results import EvalSetup
 
 LABELS = ("jump, high", 'say "wave"', "$x$ überholen", "none")
@@ -119,9 +119,12 @@ def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
         check_out_dir(tmp_path / "thesis.tex")
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(KeyboardInterrupt(), KeyboardInterrupt), (OSError(28, "No space left on device"), ReportError)],
+)
 def test_interruption_leaves_no_report_and_nothing_half_written(
-    tmp_path: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, error: BaseException, told: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path)
 
@@ -130,9 +133,20 @@ def test_interruption_leaves_no_report_and_nothing_half_written(
         raise error
 
     monkeypatch.setattr(reports, "plot_confusion", fail)
-    with pytest.raises(type(error)):
+    with pytest.raises(told):
         write(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["confusion.csv", "per_class.csv", "predictions.jsonl"]
+
+
+def test_place_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file" / "a" / "b", Path("/proc/report")):
+        with pytest.raises(ReportError, match=f"can't write a report into {out}: ") as caught:
+            check_out_dir(out)
+        assert caught.value.hint is not None
+        assert caught.value.hint.startswith("--out DIR")
+    check_out_dir(tmp_path / "new" / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_without_matplotlib_there_is_no_picture_and_no_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,10 +20,13 @@ from ppvcli.errors import (
     PpvError,
     TruncatedVideoError,
     UnreadableVideoError,
+    VideoError,
     VideoNotFoundError,
 )
+from ppvcli.video.clip import load_frames
 from ppvcli.video.decoding import READERS, open_video, read_frames
 from ppvcli.video.render import write_video
+from tests.small_model import PREPROCESS
 from tests.video.numbered import NUM_FRAMES, numbered_frames, numbers_of, remux
 
 Video = Callable[[str], Path]
@@ -191,6 +194,37 @@ def test_truncated_video_counts_and_gives_the_frames_that_are_left(
         assert numbers_of(video.read(range(sure))) == list(range(sure))
         with pytest.raises((FrameIndexError, TruncatedVideoError), match=f"it has {video.num_frames} frames"):
             video.read([NUM_FRAMES - 1])
+
+
+def test_damage_of_a_cut_off_video_is_told_with_its_frames(numbered_video: Video, tmp_path: Path) -> None:
+    whole = numbered_video("mpeg4.avi")
+    content = whole.read_bytes()
+    cut = _file(tmp_path / "cut.avi", b"00dc".join(content.split(b"00dc")[:20])[:-20])  # which begins each frame
+    with open_video(cut) as video, open_video(cut, decoder="sequential") as known:
+        assert 0 < video.num_frames == known.num_frames < NUM_FRAMES
+        assert np.array_equal(video.read(range(video.num_frames)), known.read(range(known.num_frames)))
+        assert video.damage == known.damage == "cut off within a frame"
+    clips = [load_frames(path, PREPROCESS) for path in (cut, whole)]
+    assert [clip.damage for clip in clips] == ["cut off within a frame", None]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("http://example.com/a.mp4", "http://example.com/a.mp4 is an address, and only local files are read"),
+        ("rtsp://camera", "rtsp://camera is an address, and only local files are read"),
+        ("", "no video: its name is empty"),
+        ("-", "- (standard input) is no regular file"),
+    ],
+)
+def test_text_that_is_no_path_is_told_as_it_was_typed(
+    path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VideoError) as caught:
+        read_frames(path, [0])
+    assert caught.value.message == message
+    assert caught.value.hint
 
 
 def test_truncated_mp4_with_its_index_first_says_that_it_is_damaged(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -128,3 +129,17 @@ def test_removed_entry_leaves_nothing(record: StoreRecord, store_dir: Path) -> N
     store.remove("some_model")
     store.remove("some_model")
     assert list(store_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "start"),
+    [
+        (errno.ENOSPC, "free some space there"),
+        (errno.EACCES, "choose a folder that may be written"),
+        (errno.EROFS, "choose a folder that may be written"),
+    ],
+)
+def test_hint_about_a_home_fits_what_is_wrong_with_it(code: int, start: str) -> None:
+    hint = store.home_hint(OSError(code, "it says"))
+    assert hint.startswith(start)
+    assert hint.endswith("PPV_HOME=FOLDER")

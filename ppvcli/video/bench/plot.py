@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ppvcli.errors import UsageError
+from ppvcli.files import check_writable, replacing
 from ppvcli.results import DecodeReport, DecodeSpeed
 
 if TYPE_CHECKING:
@@ -37,12 +38,21 @@ def check_plot_path(path: Path) -> None:
     """Passes if a plot can be written there, so that nobody waits for a benchmark in vain.
 
     Raises:
-        UsageError: matplotlib is not installed, the suffix is none of `SUFFIXES`, or the folder does not exist.
+        UsageError: matplotlib is not installed, the suffix is none of `SUFFIXES`, the folder does not exist, or the
+            system does not let us write into it.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"can't plot into {path}", hint=f"choose a name that ends in {', '.join(SUFFIXES)}")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"can't plot into {path}: no such folder", hint=f"mkdir -p {path.parent}")
+    if path.is_dir():
+        raise UsageError(f"can't plot into {path}: it is a folder", hint="--plot FILE.png")
+    try:
+        check_writable(path.absolute().parent)
+    except OSError as error:
+        raise UsageError(
+            f"can't plot into {path}: {error.strerror or error}", hint="--plot in another folder"
+        ) from error
     if importlib.util.find_spec("matplotlib") is None:
         raise UsageError("a plot needs matplotlib, which is not installed", hint="pip install 'ppvcli[plot]'")
 
@@ -71,7 +81,8 @@ def plot_report(report: DecodeReport, path: Path) -> None:
     figure.suptitle(f"{report.num_segments} frames of a video: ms to open and decode (bar median, line to p95)")
     for number, (name, bars) in enumerate(panels, start=1):
         _draw_panel(figure.add_subplot(rows, columns, number), libs, bars, title=name, base=report.base)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
 
 
 def _draw_panel(axes: Axes, libs: Sequence[str], bars: Mapping[str, Bar], *, title: str, base: str) -> None:

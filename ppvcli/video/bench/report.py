@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from ppvcli.results import DecodeContestant, DecodedFile, DecodeReport, DecodeSpeed
 from ppvcli.video.bench.worker import Run
+from ppvcli.video.sampling import uniform_eval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,16 +98,22 @@ def _total(
 
 def _speed(pairs: Sequence[Pair], *, num_segments: int) -> DecodeSpeed:
     runs = [run for one, _ in pairs for run in one.counted]
+    num_frames = sum(_num_distinct(one.counted[0].num_frames, num_segments) for one, _ in pairs)
     sum_ms = sum(statistics.median(run.wall_ms for run in one.counted) for one, _ in pairs)
     comparable = all(base.error is None for _, base in pairs)
     return DecodeSpeed(
         median_ms=statistics.median(run.wall_ms for run in runs),
         p95_ms=percentile([run.wall_ms for run in runs], 0.95),
         cpu_ms=statistics.median(run.cpu_ms for run in runs),
-        frames_per_s=num_segments * len(pairs) / sum_ms * 1e3,
+        frames_per_s=num_frames / sum_ms * 1e3,
         ratio=_ratio(pairs, lambda run: run.wall_ms) if comparable else None,
         cpu_ratio=_ratio(pairs, lambda run: run.cpu_ms) if comparable else None,
     )
+
+
+def _num_distinct(num_frames: int, num_segments: int) -> int:
+    """Frames of a sample; a short video has some of them several times, which costs next to nothing."""
+    return len(set(uniform_eval(num_frames, num_segments).tolist()))
 
 
 def _ratio(pairs: Sequence[Pair], cost: Callable[[Run], float]) -> float:

@@ -8,12 +8,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from ppvcli.errors import UnknownNameError, UsageError, VideoNotFoundError
+from ppvcli.errors import UnknownNameError, UsageError, VideoError, VideoNotFoundError
 from ppvcli.results import DecodeContestant, DecodeReport
 from ppvcli.specs import VIDEO_SUFFIXES
 from ppvcli.video.bench.contestants import ALSO_IF_INSTALLED, CONTESTANTS, DEFAULT_LIBS
 from ppvcli.video.bench.report import Series, make_report
 from ppvcli.video.bench.worker import EXACT, Request, Run, Worker, WorkerError
+from ppvcli.video.container import check_file
 
 OnRun = Callable[[int, int], None]
 """Told (samples decoded, samples in all)."""
@@ -43,14 +44,14 @@ def bench_decode(
     Raises:
         UnknownNameError: a library that is none of ours.
         UsageError: no library to measure, no run, no frame, or a base that can't take part.
-        VideoNotFoundError: a path with nothing there, or a folder without videos.
+        VideoError: there is no video at any of the paths.
     """
     names = _check_names(libs)
     if base is not None and base not in names:
         raise UsageError(f"the base {base} is not among the libraries: {', '.join(names)}", hint=f"--base {names[0]}")
     if frames < 1 or repeat < 1 or timeout_s <= 0:
         raise UsageError("a benchmark needs at least one frame, one run and some time", hint="--frames 16 --repeat 10")
-    paths = None if files is None else list_videos(files)
+    paths, missing = ([], []) if files is None else list_videos(files)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ppv-bench-")))
         workers = {
@@ -63,32 +64,41 @@ def bench_decode(
         series, failures = _measure_all(
             labels, workers[EXACT], rivals, frames=frames, repeat=repeat, exact_path=folder / "exact.npy", on_run=on_run
         )
-    return make_report(contestants, series, failures, base=base, num_segments=frames, num_runs=repeat)
+    return make_report(contestants, series, [*missing, *failures], base=base, num_segments=frames, num_runs=repeat)
 
 
-def list_videos(files: str | Path | Iterable[str | Path]) -> list[Path]:
-    """The videos at the paths, in order; those of a folder and its sub-folders by name.
+def list_videos(files: str | Path | Iterable[str | Path]) -> tuple[list[Path], list[tuple[str, str]]]:
+    """The videos at the paths, in order, those of a folder and its sub-folders by name; (path, error) of other paths.
 
     Raises:
         UsageError: no path.
-        VideoNotFoundError: nothing is at a path, or a folder holds no video.
+        VideoError: there is no video at any of the paths; this is about the first.
     """
-    paths: list[Path] = []
-    for place in [files] if isinstance(files, (str, Path)) else files:
-        path = Path(place)
-        if not path.exists():
-            raise VideoNotFoundError(f"no video at {path}: nothing is there", hint="check the path")
-        if not path.is_dir():
-            paths.append(path)
-            continue
-        found = sorted(each for each in path.rglob("*") if each.suffix.lower() in VIDEO_SUFFIXES and each.is_file())
-        if not found:
-            suffixes = " ".join(sorted(VIDEO_SUFFIXES))
-            raise VideoNotFoundError(f"no video in the folder {path}", hint=f"looked for {suffixes}; or name the files")
-        paths += found
-    if not paths:
+    places = [files] if isinstance(files, (str, Path)) else list(files)
+    if not places:
         raise UsageError("no video given", hint="ppv bench-decode clip.mp4, or no files to have some rendered")
-    return list(dict.fromkeys(paths))
+    paths: list[Path] = []
+    errors: dict[str, VideoError] = {}
+    for place in places:
+        try:
+            paths += _videos_at(place)
+        except VideoError as error:
+            errors[str(place)] = error
+    if not paths:
+        raise next(iter(errors.values()))
+    return list(dict.fromkeys(paths)), [(place, error.message) for place, error in errors.items()]
+
+
+def _videos_at(place: str | Path) -> list[Path]:
+    path = Path(place)
+    if not str(place) or not path.is_dir():
+        check_file(place)
+        return [path]
+    found = sorted(each for each in path.rglob("*") if each.suffix.lower() in VIDEO_SUFFIXES and each.is_file())
+    if not found:
+        suffixes = " ".join(sorted(VIDEO_SUFFIXES))
+        raise VideoNotFoundError(f"no video in the folder {path}", hint=f"looked for {suffixes}; or name the files")
+    return found
 
 
 def _check_names(libs: Sequence[str] | None) -> list[str]:
@@ -153,20 +163,22 @@ def _measure_all(
         try:
             exact.run(replace(request, save_to=str(exact_path)))
         except WorkerError as error:
-            failures.append((label, str(error)))
+            failures.append((label, str(error).replace(request.path, label)))  # which is how the user knows it
             continue
 
         def tell(done: int, before: int = number * runs_per_video) -> None:
             if on_run is not None:
                 on_run(before + done, len(labels) * runs_per_video)
 
-        series += _measure(label, replace(request, compare_with=str(exact_path)), rivals, repeat=repeat, tell=tell)
+        request = replace(request, compare_with=str(exact_path))
+        series += [
+            replace(one, path=label, error=None if one.error is None else one.error.replace(request.path, label))
+            for one in _measure(request, rivals, repeat=repeat, tell=tell)
+        ]
     return series, failures
 
 
-def _measure(
-    label: str, request: Request, rivals: Sequence[Worker], *, repeat: int, tell: Callable[[int], None]
-) -> list[Series]:
+def _measure(request: Request, rivals: Sequence[Worker], *, repeat: int, tell: Callable[[int], None]) -> list[Series]:
     """The runs of all libraries on one video, in turn; each round begins with another one."""
     runs: dict[str, list[Run]] = {worker.lib: [] for worker in rivals}
     errors: dict[str, str] = {}
@@ -179,4 +191,4 @@ def _measure(
                 except WorkerError as error:
                     errors[worker.lib] = str(error)
             tell(number * len(rivals) + place)
-    return [Series(path=label, lib=lib, runs=tuple(runs[lib]), error=errors.get(lib)) for lib in runs]
+    return [Series(path=request.path, lib=lib, runs=tuple(runs[lib]), error=errors.get(lib)) for lib in runs]

@@ -22,7 +22,7 @@ from ppvcli.results import DecodeContestant, DecodeReport
 from ppvcli.video.bench import worker as bench_worker
 from ppvcli.video.bench.contestants import CONTESTANTS
 from ppvcli.video.bench.corpus import CORPUS, write_corpus
-from ppvcli.video.bench.plot import plot_report
+from ppvcli.video.bench.plot import check_plot_path, plot_report
 from ppvcli.video.bench.report import Series, make_report, percentile
 from ppvcli.video.bench.run import bench_decode, list_videos
 from ppvcli.video.bench.worker import Request, Run, Worker
@@ -354,7 +354,11 @@ def test_list_of_a_folder_is_every_video_below_it_in_order(tmp_path: Path) -> No
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     single = tmp_path / "a" / "notes.txt"
-    names = [path.relative_to(tmp_path).as_posix() for path in list_videos([single, tmp_path, tmp_path / "b.mp4"])]
+    single.write_bytes(b"x")
+    (tmp_path / "b.mp4").write_bytes(b"x")
+    paths, others = list_videos([single, tmp_path, tmp_path / "b.mp4"])
+    assert others == []
+    names = [path.relative_to(tmp_path).as_posix() for path in paths]
     assert names == ["a/notes.txt", "a/z.AVI", "b.mp4", "c.webm"]
 
 
@@ -362,6 +366,26 @@ def test_list_of_a_folder_without_videos_says_so(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(VideoNotFoundError, match="no video in the folder"):
         list_videos(tmp_path)
+
+
+def test_paths_without_a_video_are_reported_and_the_others_are_measured(
+    numbered_video: Video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.mp4").write_bytes(numbered_video("h264.mp4").read_bytes())
+    (tmp_path / "text.mp4").write_bytes(b"no video at all")
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "empty.mp4").touch()
+    paths = ["gone.mp4", "text.mp4", "good.mp4", "nothing", "empty.mp4", "http://here/a.mp4"]
+    report = bench_decode(paths, ["pyav"], repeat=1)
+    assert [row.path for row in report.files] == ["good.mp4"]
+    assert dict(report.failures) == {
+        "gone.mp4": "no video at gone.mp4: nothing is there",
+        "nothing": "no video in the folder nothing",
+        "empty.mp4": "empty.mp4 is empty: 0 bytes",
+        "http://here/a.mp4": "http://here/a.mp4 is an address, and only local files are read",
+        "text.mp4": "can't open text.mp4: no known video format, or its header is damaged",
+    }
 
 
 @pytest.mark.parametrize(
@@ -436,6 +460,13 @@ def test_report_of_known_runs_has_the_numbers_worked_out_by_hand() -> None:
     assert (total.num_wrong, total.num_compared, total.num_files) == (3, 32, 2)
 
 
+def test_repeats_of_a_frame_do_not_count_as_decoded_frames() -> None:
+    series = [_series("a", "base", [9, 10]), _series("b", "base", [9, 10])]
+    report = make_report(_contestants("base"), series, [], base="base", num_segments=1000, num_runs=1)
+    speeds = [report.files[0].speed, report.contestants[0].speed]
+    assert [speed.frames_per_s for speed in speeds if speed] == [pytest.approx(4000), pytest.approx(4000)]  # 40 frames
+
+
 def test_report_compares_totals_on_the_videos_that_all_could_read() -> None:
     series = [
         _series("a", "base", [9, 10]),
@@ -508,9 +539,19 @@ def test_plot_of_many_videos_draws_the_total_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("plot.jpg", "can't plot into"), ("plot", "can't plot into"), ("no/plot.png", "no such folder")],
+    [
+        ("plot.jpg", "can't plot into"),
+        ("plot", "can't plot into"),
+        ("no/plot.png", "no such folder"),
+        ("/proc/plot.png", "can't plot into"),
+        ("folder.png", "it is a folder"),
+    ],
 )
 def test_plot_into_an_impossible_file_is_refused(name: str, message: str, report: DecodeReport, tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(UsageError, match=message) as caught:
+        check_plot_path(tmp_path / name)
+    assert caught.value.hint
     with pytest.raises(UsageError, match=message):
         plot_report(report, tmp_path / name)
 
