@@ -64,8 +64,7 @@ def evaluate(
     Clips are looked at as the weights say, or by a `protocol` of `ppvcli.video.protocols`: `uniform`, `dense` or
     `ten-crop`. One that can't be decoded is listed and counts as wrong, or with `skip_broken` not at all. With `out`
     the report and its tables are written into that folder. `limits` say what one file may cost. `on_clip(done, total)`
-    is called after each clip,
-    `on_report(report)` before anything is written.
+    is called after each clip, `on_report(report)` before anything is written.
 
     Raises: DatasetError, also where not one clip could be evaluated; WeightsError, ConfigError; UsageError for
     arguments that exclude each other, or an `out` that holds other files; ReportError for one that can't be written.
