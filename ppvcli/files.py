@@ -10,6 +10,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
+
+LOCK_NAME = ".lock"
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -56,6 +60,24 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def holding(folder: Path, *, wait: bool) -> Iterator[None]:
+    """`folder`, made if it is missing, is held against all who hold it too, until the block or the process ends.
+
+    Its file LOCK_NAME stays. On a disk without locks, as some network drives are, nothing is held.
+
+    Raises: filelock.Timeout without `wait`, where another process holds it; other OSErrors of the disk.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / LOCK_NAME)
+    with contextlib.suppress(NotImplementedError):
+        lock.acquire(blocking=wait)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_writable(folder: Path) -> None:

@@ -59,7 +59,7 @@ def check_clips(settings: TrainConfig, *, out: Path | None, as_json: bool) -> No
 def _show_problems(check: DataCheck, out: Path | None) -> None:
     for kind, what, detail in check.problems[:MAX_LINES]:
         text = output.with_path(what, detail) if kind == "broken" else f"{what}: {detail}"
-        output.print_line(f"{kind}: {text}")
+        output.print_line(output.printable(f"{kind}: {text}"))
     more = len(check.problems) - MAX_LINES
     if more > 0:
         output.print_line(f"... and {more} more")

@@ -66,10 +66,18 @@ def read_list(
     Raises: DatasetError for an unreadable file or, by line and all at once, malformed rows and labels outside
     0..num_classes-1.
     """
-    samples, faults = [], []
+    samples: list[Sample] = []
+    faults: list[str] = []
     for number, line in enumerate(read_lines(list_path), start=1):
         if not line.strip():
             continue
+        if format == "videos" and not samples and not faults and _has_count(line.strip(), root, suffix=suffix):
+            raise DatasetError(
+                f"{list_path}:{number}: no file {root / line.strip().rpartition(' ')[0]}{suffix}; "
+                "the rows look like: path num_frames label",
+                hint="folders of frames: --set data.format=frames, with ppv eval --format frames; "
+                "videos: leave the number of frames out",
+            )
         try:
             sample = _read_row(line.strip(), root, format=format, suffix=suffix)
         except ValueError as error:
@@ -89,15 +97,21 @@ def read_list(
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Class names in index order, one a line; a line may open with its own index (`5 archery`).
+    """Class names in index order, one a line; a line may open with its own index and a space or tab (`5 archery`).
 
-    Raises: DatasetError for an unreadable or empty file, or a name that stands there twice.
+    Raises: DatasetError for an unreadable or empty file, a blank line above a name, or a name that stands there twice.
     """
-    lines = [line.strip() for line in read_lines(path) if line.strip()]
-    numbered = all(line.split(" ", 1)[0] == str(i) and " " in line for i, line in enumerate(lines))
-    names = [line.split(" ", 1)[1].strip() if numbered else line for line in lines]
-    if not names:
+    lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
+    if not lines:
         raise DatasetError(f"{path}: no class names", hint="one class name a line")
+    if "" in lines:
+        raise DatasetError(
+            f"{path}:{lines.index('') + 1}: a blank line, though the line says which class a name is",
+            hint="remove it, or name the class there",
+        )
+    fields = [line.split(maxsplit=1) for line in lines]
+    numbered = all(len(field) == 2 and field[0] == str(i) for i, field in enumerate(fields))
+    names = [field[1] if numbered else line for field, line in zip(fields, lines, strict=True)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DatasetError(
@@ -128,6 +142,15 @@ def faults_error(faults: Sequence[str], *, hint: str | None = None) -> DatasetEr
     """One error for all faults of a file, one a line; of very many, the first ones and their number."""
     more = [f"... and {len(faults) - MAX_FAULTS} more faults"] if len(faults) > MAX_FAULTS else []
     return DatasetError("\n".join([*faults[:MAX_FAULTS], *more]), hint=hint)
+
+
+def _has_count(row: str, root: Path, *, suffix: str) -> bool:
+    """Whether the path of a row ends in a number, and is only there without it."""
+    path = row.rpartition(" ")[0].rstrip()
+    shorter, _, count = path.rpartition(" ")
+    if not shorter.strip() or not count.isdecimal():
+        return False
+    return (root / f"{shorter.strip()}{suffix}").exists() and not (root / f"{path}{suffix}").exists()
 
 
 def _read_row(row: str, root: Path, *, format: Format, suffix: str) -> Sample:

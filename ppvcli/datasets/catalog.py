@@ -16,6 +16,7 @@ from ppvcli.datasets.folder import (
     split_by_ratio,
 )
 from ppvcli.errors import DatasetError
+from ppvcli.weights.metadata import MetadataError, check_labels
 
 MAX_NAMES = 10
 """Classes that a line names."""
@@ -24,21 +25,38 @@ MAX_NAMES = 10
 def open_split(config: DataConfig, *, seed: int) -> Split:
     """The data set that `config` describes; the same seed gives the same split.
 
-    Raises: DatasetError, also where all clips are of one class.
+    Raises: DatasetError, also where all clips are of one class, or a weight file can't carry the name of a class.
     """
     split = _read_split(config, seed=seed)
+    try:
+        check_labels(split.labels)
+    except MetadataError as error:
+        raise DatasetError(
+            f"{_source(config)}: {error}", hint="give that class another name: its folder, or where the labels stand"
+        ) from error
     present = {sample.label for sample in (*split.train, *split.val)}
     if len(present) == 1:
         raise _one_class_error(config, split.labels[present.pop()])
     return split
 
 
+def check_sides(split: Split, config: DataConfig) -> None:
+    """Passes where a clip is held out that is not trained on. Raises: DatasetError."""
+    if _count_on_both_sides(split) == len(split.val):
+        raise DatasetError(
+            f"{_source(config)}: all {len(split.val)} held-out clips are also trained on",
+            hint="hold out clips that the network does not see, such as those of another list",
+        )
+
+
 def describe_split(split: Split) -> tuple[str, ...]:
-    """How many classes and clips there are, in a line; one more about classes with no clip on a side."""
+    """How many classes and clips there are, in a line; one more about clips on both sides and classes not on both."""
     lines = [
         f"data: {len(split.labels)} classes ({_some(split.labels)}), {len(split.train)} clips to train on, "
         f"{len(split.val)} held out"
     ]
+    if on_both := _count_on_both_sides(split):
+        lines.append(f"data: held-out clips that are also trained on: {on_both}")
     for what, samples in (("to train on", split.train), ("held out", split.val)):
         present = {sample.label for sample in samples}
         absent = [name for i, name in enumerate(split.labels) if i not in present]
@@ -52,17 +70,29 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join([*names[:MAX_NAMES], "..."] if len(names) > MAX_NAMES else names)
 
 
+def _count_on_both_sides(split: Split) -> int:
+    """Held-out clips that are trained on under the same path; `check_data` finds copies as well."""
+    trained = {sample.path for sample in split.train}
+    return sum(sample.path in trained for sample in split.val)
+
+
+def _source(config: DataConfig) -> str:
+    """Where the clips are named."""
+    root = Path(config.root)
+    if config.train_list is not None:
+        return f"{root / config.train_list} and {root / str(config.val_list)}"
+    return str(root if config.csv is None else root / config.csv)
+
+
 def _one_class_error(config: DataConfig, name: str) -> DatasetError:
     root, hint = Path(config.root), "name clips of other classes as well"
-    source = str(root if config.csv is None else root / config.csv)
-    if config.train_list is not None:
-        source = f"{root / config.train_list} and {root / str(config.val_list)}"
-    elif config.csv is None:
+    if config.train_list is None and config.csv is None:
         deeper = folders_with_clips(root / name, format=config.format)
         hint = "--data DIR, with a sub-folder of clips for each class"
         if len(deeper) > 1:
             hint = f"did you mean --data {root / name}? Its classes would be: {_some([path.name for path in deeper])}"
-    return DatasetError(f"{source}: all clips are of one class, '{name}'; a classifier needs two or more", hint=hint)
+    what = f"{_source(config)}: all clips are of one class, '{name}'; a classifier needs two or more"
+    return DatasetError(what, hint=hint)
 
 
 def _read_split(config: DataConfig, *, seed: int) -> Split:

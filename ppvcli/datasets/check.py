@@ -84,11 +84,13 @@ def check_report_path(path: Path) -> None:
 def write_check(check: DataCheck, path: Path) -> None:
     """Writes one problem a line, with tabs between its kind, the path or class, and the detail.
 
+    What is not UTF-8 in a file name is escaped: `w\\udcff1.avi` for the byte ff.
+
     Raises: UsageError where the disk refuses.
     """
     lines = ("\t".join(" ".join(field.split()) for field in row) + "\n" for row in check.problems)
     try:
-        write_text(path, "".join([_HEADER, *lines]))
+        write_text(path, "".join([_HEADER, *lines]).encode("utf-8", errors="backslashreplace").decode())
     except OSError as error:
         raise _cannot_write(path, error) from error
 

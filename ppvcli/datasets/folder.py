@@ -46,9 +46,13 @@ def scan_class_folders(root: Path, *, format: Format = "videos") -> tuple[tuple[
         )
     empty = [folder for folder, found in clips.items() if not found]
     if empty:
+        frames = ""
+        if format == "videos" and any(_find_frame_folders(folder) for folder in empty):
+            frames = "for folders of frames, --set data.format=frames, with ppv eval --format frames; otherwise "
         raise faults_error(
             [f"{folder} holds no clip{_describe_content(folder)}" for folder in empty],
-            hint=f"convert or rename the files, remove the folder, or name the clips in a CSV; {_EXPECTED[format]}",
+            hint=f"{frames}convert or rename the files, remove the folder, or name the clips in a CSV; "
+            f"{_EXPECTED[format]}",
         )
     samples = (Sample(path, i, count) for i, found in enumerate(clips.values()) for path, count in found)
     return tuple(samples), tuple(folder.name for folder in clips)
@@ -97,7 +101,7 @@ def split_by_group(
     groups = []
     for sample in samples:
         match = re.search(pattern, sample.path.name)
-        if match is None:
+        if match is None or not match.group(1):
             raise DatasetError(
                 f"group pattern '{pattern}' is not found in file name '{sample.path.name}'", hint=_NO_GROUPS
             )

@@ -98,6 +98,11 @@ class World:
 ALONE = World()
 
 
+def is_main_process() -> bool:
+    """Whether this process will be the main one of its run; known before `join_world`."""
+    return int(os.environ.get("PADDLE_TRAINER_ID", "0")) == 0
+
+
 def join_world() -> World:
     """This process's place among those that Paddle's launcher started; alone without a launcher.
 

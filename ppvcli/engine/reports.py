@@ -18,7 +18,7 @@ from ppvcli.engine import metrics
 from ppvcli.engine.confusion_plot import has_matplotlib, plot_confusion
 from ppvcli.engine.evaluator import TOP_K, ClipRow, order_rows, predicted_class
 from ppvcli.errors import ReportError, UsageError
-from ppvcli.files import check_writable, replacing, write_text
+from ppvcli.files import LOCK_NAME, check_writable, holding, replacing, write_text
 from ppvcli.results import EvalReport
 
 REPORT_FILE = "report.json"
@@ -43,7 +43,7 @@ def check_out_dir(out_dir: Path) -> None:
             raise UsageError(f"can't write a report into {out_dir}: it is a file", hint="--out DIR")
         names = [path.name for path in out_dir.iterdir()] if out_dir.exists() else []
         check_writable(out_dir)
-    foreign = sorted(name for name in names if name not in FILES and name[:5] != ".tmp-")
+    foreign = sorted(name for name in names if name not in (*FILES, LOCK_NAME) and name[:5] != ".tmp-")
     if foreign:
         shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
         raise UsageError(f"{out_dir} holds other files than a report: {shown}", hint="choose another --out DIR")
@@ -54,33 +54,33 @@ def write_report(
 ) -> None:
     """Writes FILES into `out_dir`, in place of an earlier report; without matplotlib there is no picture.
 
-    Each file is complete or not there, and REPORT_FILE is there only once all are.
+    Each file is complete or not there, and REPORT_FILE is there only once all are. Of several processes that write
+    there, one waits for the other, and the last report stays.
 
     Raises: UsageError, as `check_out_dir`; ReportError.
     """
     check_out_dir(out_dir)
-    with _reported(out_dir):
+    with _reported(out_dir), holding(out_dir, wait=True):
         _write_files(out_dir, report, samples=samples, rows=rows, labels=labels)
 
 
 def _write_files(
     out_dir: Path, report: EvalReport, *, samples: Sequence[Sample], rows: Sequence[ClipRow], labels: Sequence[str]
 ) -> None:
-    out_dir.mkdir(parents=True, exist_ok=True)
     for name in (REPORT_FILE, PLOT_FILE):
         (out_dir / name).unlink(missing_ok=True)
     answers = order_rows(samples, rows)
     confusion = _confusion(samples, answers, report=report, num_classes=len(labels))
     write_text(out_dir / CLASSES_FILE, _class_table(report))
     write_text(out_dir / CONFUSION_FILE, _confusion_table(confusion, labels))
-    lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in _predictions(samples, answers, labels))
+    lines = (json.dumps(line) + "\n" for line in _predictions(samples, answers, labels))
     with replacing(out_dir / PREDICTIONS_FILE) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(lines)
     if has_matplotlib():
         title = f"{report.model}: top-1 {report.top1:.1%} of {report.num_clips} clips"
         with replacing(out_dir / PLOT_FILE) as temporary:
             plot_confusion(confusion, labels, path=temporary, title=title)
-    write_text(out_dir / REPORT_FILE, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    write_text(out_dir / REPORT_FILE, json.dumps(report.to_dict(), indent=2) + "\n")
 
 
 @contextlib.contextmanager

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import paddle
 
+from ppvcli.arguments import as_names
 from ppvcli.configs.load import Change, Source, dump_config, load_source
 from ppvcli.configs.schema import TrainConfig
 from ppvcli.datasets.annotations import Split
-from ppvcli.datasets.catalog import describe_split, open_split
+from ppvcli.datasets.catalog import check_sides, describe_split, open_split
 from ppvcli.datasets.split_file import describe_newer, find_changes, read_split, write_split
 from ppvcli.engine import inputs
 from ppvcli.engine.checkpoint import (
@@ -24,12 +26,12 @@ from ppvcli.engine.checkpoint import (
 )
 from ppvcli.engine.checks import check_config, check_data_exists
 from ppvcli.engine.curves import CURVES_FILE, write_curves
-from ppvcli.engine.distributed import join_world, local_device
+from ppvcli.engine.distributed import is_main_process, join_world, local_device
 from ppvcli.engine.launch import Cluster, launch
 from ppvcli.engine.log import RunLog
 from ppvcli.engine.objectives import Distillation, MutualLearning, Objective, Supervised
 from ppvcli.engine.progress import TrainObserver
-from ppvcli.engine.run_folder import check_new_run, remove_begun_run
+from ppvcli.engine.run_folder import check_new_run, check_not_held, holding_run, remove_begun_run
 from ppvcli.engine.start import fetch_weights, starting_network
 from ppvcli.engine.trainer import Trainer
 from ppvcli.engine.writers import check_writers, open_writers
@@ -44,13 +46,13 @@ from ppvcli.weights.formats import LAST_CHECKPOINT
 
 
 def train(
-    config: TrainConfig | str,
+    config: TrainConfig | str | Path,
     run_dir: str | Path,
     *,
     resume: bool = False,
     device: str = "auto",
     cluster: Cluster | None = None,
-    writers: Sequence[str] = (),
+    writers: str | Sequence[str] = (),
     observer: TrainObserver | None = None,
     progress: Report | None = None,
     source: Source | None = None,
@@ -68,14 +70,19 @@ def train(
     classes and clips there are, which classes have none on a side, and of clips that a resumed run leaves out.
 
     Raises: ConfigError, DatasetError, WeightsError, DeviceError, DivergedError; RankError for a process that failed;
-    UsageError where `run_dir` holds anything, or is among the class folders, and `resume` is off.
+    UsageError where `run_dir` holds anything, or is among the class folders, and `resume` is off, or where another
+    process is training there.
     """
     run_dir = Path(run_dir)
-    if isinstance(config, str):
-        source = Source(config)
+    if isinstance(config, (str, Path)):
+        source = Source(str(config))
         config = load_source(source)
     source = source or Source(str(run_dir / CONFIG_FILE))
+    writers = as_names(writers)
     check_writers(writers)
+    leads = is_main_process() and (cluster is None or cluster.num_nodes == 1)  # of machines, the first process of all
+    if leads:
+        check_not_held(run_dir)
     if resume and num_finished_epochs(run_dir) >= config.epochs:
         return _finish(config, run_dir, writers=writers)
     check_config(config, source=source, device=find_device(device), resumes=resume)
@@ -83,33 +90,31 @@ def train(
     if not resume and not _began_elsewhere(config, run_dir, cluster=cluster):
         check_new_run(run_dir, config.data)
     split = _resumed_split(config, run_dir, note=note) if resume else open_split(config.data, seed=config.seed)
+    if not resume:
+        check_sides(split, config.data)
     if note is not None:
         for line in describe_split(split):
             note(line)
     starts = not (resume and (run_dir / LAST_CHECKPOINT).exists())  # a run that never finished an epoch starts anew
     fetch_weights(config, starts=starts, progress=progress)
     if cluster is not None and cluster.size > 1:
-        _write_request(config, split, run_dir=run_dir, resume=resume)
+        with _own_run(config, run_dir, resume=resume) if leads else contextlib.nullcontext():
+            _write_request(config, split, run_dir=run_dir, resume=resume)
         place = ["--gpu" if cluster.gpus else "--cpu", *(f"--writer={name}" for name in writers)]
         launch(["train", "--resume", str(run_dir), *place], run_dir, cluster=cluster, observer=observer)
         return read_result(run_dir, model=config.model.name)
     select_device(local_device(device))
-    trainer, start = _open_trainer(config, split, run_dir=run_dir, starts=starts, source=source)
-    if trainer.world.is_main:
-        _write_request(config, split, run_dir=run_dir, resume=resume)
-        log = RunLog(run_dir / LOG_FILE, interval=config.log_interval)
-        log.open(trainer.state.epochs)
-        trainer.observers = [log, *open_writers(writers, run_dir), *([] if observer is None else [observer])]
-        if start is not None:
-            write_text(run_dir / START_FILE, json.dumps(start.to_dict(), indent=2) + "\n")
-            for each in trainer.observers:
-                each.on_start(start)
-    try:
-        return trainer.run()
-    except DatasetError:
-        if not resume and trainer.world.is_main and not (run_dir / LAST_CHECKPOINT).exists():
-            remove_begun_run(run_dir, writers)  # it would be in the way of the next attempt
-        raise
+    with _own_run(config, run_dir, resume=resume) if leads else contextlib.nullcontext():
+        return _train_here(
+            config,
+            split,
+            run_dir=run_dir,
+            resume=resume,
+            starts=starts,
+            source=source,
+            writers=writers,
+            observer=observer,
+        )
 
 
 def resume(
@@ -147,6 +152,45 @@ def resume(
         source=source,
         note=note,
     )
+
+
+def _train_here(
+    config: TrainConfig,
+    split: Split,
+    *,
+    run_dir: Path,
+    resume: bool,
+    starts: bool,
+    source: Source,
+    writers: Sequence[str],
+    observer: TrainObserver | None,
+) -> TrainResult:
+    """Trains in this process, alone or as one of several."""
+    trainer, start = _open_trainer(config, split, run_dir=run_dir, starts=starts, source=source)
+    if trainer.world.is_main:
+        _write_request(config, split, run_dir=run_dir, resume=resume)
+        log = RunLog(run_dir / LOG_FILE, interval=config.log_interval)
+        log.open(trainer.state.epochs)
+        trainer.observers = [log, *open_writers(writers, run_dir), *([] if observer is None else [observer])]
+        if start is not None:
+            write_text(run_dir / START_FILE, json.dumps(start.to_dict(), indent=2) + "\n")
+            for each in trainer.observers:
+                each.on_start(start)
+    try:
+        return trainer.run()
+    except DatasetError:
+        if not resume and trainer.world.is_main and not (run_dir / LAST_CHECKPOINT).exists():
+            remove_begun_run(run_dir, writers)  # it would be in the way of the next attempt
+        raise
+
+
+@contextlib.contextmanager
+def _own_run(config: TrainConfig, run_dir: Path, *, resume: bool) -> Iterator[None]:
+    """`holding_run`; of a new run, after a second look at its folder: fetching weights may have taken a while."""
+    with holding_run(run_dir):
+        if not resume:
+            check_new_run(run_dir, config.data)
+        yield
 
 
 def _resumed_split(config: TrainConfig, run_dir: Path, *, note: Callable[[str], None] | None) -> Split:

@@ -4,15 +4,52 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import filelock
 
 from ppvcli.configs.schema import DataConfig
 from ppvcli.engine.checkpoint import CONFIG_FILE, LOG_FILE, SPLIT_FILE, START_FILE
 from ppvcli.errors import UsageError
+from ppvcli.files import LOCK_NAME, holding
 
 MAX_NAMES = 3
 """Files that a message names."""
+
+
+@contextlib.contextmanager
+def holding_run(run_dir: Path) -> Iterator[None]:
+    """The run in `run_dir`, a folder made if it is missing, is this process's until the block or the process ends.
+
+    A folder with nothing in it at the end is removed.
+
+    Raises: UsageError where another process trains there, or the disk refuses.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(holding(run_dir, wait=False))
+        except filelock.Timeout as error:
+            raise UsageError(
+                f"another process is training in {run_dir}", hint="wait for it or end it, or another --out"
+            ) from error
+        except OSError as error:
+            raise UsageError(
+                f"can't write a run to {run_dir}: {error.strerror or error}", hint="another --out"
+            ) from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                if [path.name for path in run_dir.iterdir()] == [LOCK_NAME]:
+                    remove_begun_run(run_dir, ())
+
+
+def check_not_held(run_dir: Path) -> None:
+    """Passes where no other process trains in `run_dir`. Raises: UsageError."""
+    if (run_dir / LOCK_NAME).exists():
+        with holding_run(run_dir):
+            pass
 
 
 def check_new_run(run_dir: Path, data: DataConfig) -> None:
@@ -40,7 +77,7 @@ def check_new_run(run_dir: Path, data: DataConfig) -> None:
 
 def remove_begun_run(run_dir: Path, writers: Sequence[str]) -> None:
     """Removes what a run has written before its first epoch was done; leaves alone what it did not write."""
-    for name in (CONFIG_FILE, SPLIT_FILE, START_FILE, LOG_FILE):
+    for name in (CONFIG_FILE, SPLIT_FILE, START_FILE, LOG_FILE, LOCK_NAME):
         (run_dir / name).unlink(missing_ok=True)
     for name in writers:
         shutil.rmtree(run_dir / name, ignore_errors=True)

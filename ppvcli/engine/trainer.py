@@ -246,7 +246,7 @@ class Trainer:
                 write_safetensors(path, _student_tensors(tensors), metadata=_student_metadata(metadata, self.spec))
         try:
             (self.run_dir / REPORT_FILE).parent.mkdir(parents=True, exist_ok=True)
-            write_text(self.run_dir / REPORT_FILE, json.dumps(report.to_dict(), ensure_ascii=False) + "\n")
+            write_text(self.run_dir / REPORT_FILE, json.dumps(report.to_dict()) + "\n")
         except OSError as error:
             raise cannot_write(self.run_dir / REPORT_FILE, error) from error
         save_checkpoint(

@@ -11,7 +11,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -32,8 +32,8 @@ _RANGES = {
 _MAX_SIDE = 8192
 
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-"""Characters that could steer a terminal."""
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Characters that could steer a terminal, and what stands for bytes that are no UTF-8."""
 
 
 class MetadataError(ValueError):
@@ -54,12 +54,16 @@ class WeightsMetadata:
     """Other facts, such as where the file came from."""
 
     def to_header(self) -> dict[str, str]:
-        """The header fields of safetensors; `from_header` reads them back."""
+        """The header fields of safetensors; `from_header` reads them back.
+
+        Raises: MetadataError for labels that it would refuse.
+        """
         assert not set(self.extra) & set(_FIELDS), "extra must not shadow a field"
         header = {"format": FORMAT, **self.extra}
         if self.model is not None:
             header["model"] = self.model
         if self.labels is not None:
+            check_labels(self.labels)
             header["labels"] = json.dumps(list(self.labels), ensure_ascii=False)
         if self.preprocess is not None:
             header["preprocess"] = preprocess_to_json(self.preprocess)
@@ -83,6 +87,21 @@ class WeightsMetadata:
             preprocess=None if preprocess is None else preprocess_from_json(preprocess),
             network=None if network is None else _network(network),
             extra={key: value for key, value in header.items() if key not in _FIELDS},
+        )
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Passes for class names that a weight file can carry.
+
+    Raises: MetadataError for none or too many, and the first that is empty, holds a control character (a tab, a line
+        break) or is not UTF-8, as the name of a folder may be.
+    """
+    if not 1 <= len(labels) <= _MAX_LABELS:
+        raise MetadataError(f"labels: expected a list of 1 to {_MAX_LABELS} names")
+    unfit = next((label for label in labels if not label or _UNFIT.search(label)), None)
+    if unfit is not None:
+        raise MetadataError(
+            f"labels: expected names in UTF-8 of at least one character, without control characters; got {unfit!a:.60}"
         )
 
 
@@ -126,10 +145,9 @@ def _parse(text: str, where: str) -> object:
 
 def _labels(text: str) -> tuple[str, ...]:
     labels = _parse(text, "labels")
-    if not isinstance(labels, list) or not 1 <= len(labels) <= _MAX_LABELS:
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise MetadataError(f"labels: expected a list of 1 to {_MAX_LABELS} names")
-    if not all(isinstance(label, str) and label and not _CONTROL.search(label) for label in labels):
-        raise MetadataError("labels: expected names of at least one character, without control characters")
+    check_labels(labels)
     return tuple(labels)
 
 

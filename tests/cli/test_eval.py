@@ -78,7 +78,7 @@ def test_clips_may_be_named_in_any_way_and_the_figures_stay(folder: Path, tmp_pa
         assert report["num_clips"] == 5
         assert report["classes"] == reports["folders"]["classes"]
         assert [clip[1:] for clip in report["wrong"]] == [clip[1:] for clip in reports["folders"]["wrong"]]
-    assert sorted(path.name for path in (tmp_path / "csv").iterdir()) == FILES
+    assert sorted(path.name for path in (tmp_path / "csv").glob("[!.]*")) == FILES
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -110,7 +110,7 @@ def test_report_goes_below_the_working_directory_unless_told(
     assert lines[-2].startswith("own protocol, 8 frames x whole frame, ")
     assert lines[-1].startswith("tsm_efflite0: top-1 ")
     assert first.stderr == "report and tables: eval/w-val-own\n"
-    assert sorted(path.name for path in Path("eval/w-val-own").iterdir()) == FILES
+    assert sorted(path.name for path in Path("eval/w-val-own").glob("[!.]*")) == FILES
     second = ppv("eval", *args, "--protocol", "uniform")
     assert second.stderr == "report and tables: eval/w-val-uniform\n"
 

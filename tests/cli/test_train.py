@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -266,6 +267,17 @@ def test_check_of_the_data_names_what_is_broken_and_writes_it(clips: Path, tmp_p
     rows = (tmp_path / "problems.tsv").read_text(encoding="utf-8").splitlines()
     assert [row.split("\t")[0] for row in rows] == ["problem", "broken"]
     assert json.loads(ppv(*settings, "--json").stdout)["broken"][0][0].endswith("bend_g2.mp4")
+
+
+def test_check_of_the_data_shows_what_could_steer_a_terminal(clips: Path, tmp_path: Path, ppv: Ppv) -> None:
+    data = tmp_path / "clips"
+    shutil.copytree(clips, data)
+    (data / "bend" / os.fsdecode(b"a\n\x1b[2J\xff.mp4")).write_bytes(b"no video")
+    settings = ["train", "--model", "tsm_efflite0", "--data", data, "--val-ratio", "0.5", "--check-data"]
+    answer = ppv(*settings, "--out", tmp_path / "problems.tsv")
+    assert answer.exit_code == 1, answer.stderr
+    assert r"a\n\x1b[2J\udcff.mp4" in answer.stdout.splitlines()[0]
+    assert r"\udcff.mp4" in (tmp_path / "problems.tsv").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

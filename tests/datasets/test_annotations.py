@@ -35,10 +35,27 @@ def test_empty_or_missing_list_is_an_error(tmp_path: Path) -> None:
         read_list(tmp_path / "b.list", tmp_path, num_classes=2)
 
 
-@pytest.mark.parametrize("text", ["bend\njumping jack\n", "0 bend\n1 jumping jack\n\n"])
+@pytest.mark.parametrize("text", ["bend\njumping jack\n", "0 bend\n1 jumping jack\n\n", "0\tbend\n1\t jumping jack\n"])
 def test_labels_with_and_without_index_are_read(text: str, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text(text, encoding="utf-8")
     assert read_labels(tmp_path / "labels.txt") == ("bend", "jumping jack")
+
+
+def test_blank_line_that_would_move_the_classes_below_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("a\n \nb\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"labels\.txt:2: a blank line"):
+        read_labels(tmp_path / "labels.txt")
+
+
+@pytest.mark.parametrize("suffix", ["", ".avi"])
+def test_list_of_frames_that_is_read_as_videos_is_named(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"a clip{suffix}").mkdir()
+    (tmp_path / "a.list").write_text("a clip 120 0\nb 80 1\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match="rows look like: path num_frames label") as caught:
+        read_list(tmp_path / "a.list", tmp_path, num_classes=2, suffix=suffix)
+    assert "--set data.format=frames" in str(caught.value.hint)
+    (tmp_path / f"a clip 120{suffix}").touch()
+    assert len(read_list(tmp_path / "a.list", tmp_path, num_classes=2, suffix=suffix)) == 2
 
 
 def test_label_that_stands_twice_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import ppvcli
 from ppvcli.configs.schema import DataConfig
 from ppvcli.datasets.annotations import Sample, Split
-from ppvcli.datasets.catalog import csv_says_split, describe_leftovers, describe_split, open_split
+from ppvcli.datasets.catalog import check_sides, csv_says_split, describe_leftovers, describe_split, open_split
 from ppvcli.datasets.loader import ClipLoader
 from ppvcli.errors import DatasetError
 from ppvcli.specs import Crop, Preprocess, Resize, Sampling
@@ -183,15 +184,42 @@ def test_lists_and_csv_of_one_class_are_errors(tmp_path: Path) -> None:
 
 def test_description_counts_classes_and_clips_and_names_those_without() -> None:
     labels = tuple(f"c{i}" for i in range(12))
-    train = tuple(Sample(Path(f"{i}.mp4"), i) for i in range(12))
-    assert describe_split(Split(train=train, val=train[:10], labels=labels)) == (
+    train, val = (tuple(Sample(Path(f"{side}/{i}.mp4"), i) for i in range(12)) for side in ("train", "val"))
+    assert describe_split(Split(train=train, val=val[:10], labels=labels)) == (
         "data: 12 classes (c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, ...), 12 clips to train on, 10 held out",
         "data: classes without a clip held out: 2 (c10, c11)",
     )
-    assert describe_split(Split(train=train[:1], val=train[:2], labels=labels[:2])) == (
+    assert describe_split(Split(train=train[:1], val=val[:2], labels=labels[:2])) == (
         "data: 2 classes (c0, c1), 1 clips to train on, 2 held out",
         "data: classes without a clip to train on: 1 (c1)",
     )
+
+
+@pytest.mark.parametrize("name", ["new\nline", "0\twalk", os.fsdecode(b"caf\xe9")])
+def test_class_that_no_weight_file_can_carry_is_refused(name: str, tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{folder}/{i}.mp4" for folder in (name, "walk") for i in range(2)))
+    with pytest.raises(DatasetError, match="without control characters; got") as caught:
+        open_split(DataConfig(root=str(tmp_path), val_ratio=0.5), seed=0)
+    assert ascii(name) in caught.value.message
+
+
+def test_quoted_line_break_in_a_label_of_a_csv_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text('path,label,split\na.mp4,"a\nb",train\nb.mp4,c,val\n', encoding="utf-8")
+    with pytest.raises(DatasetError, match="without control characters"):
+        open_split(DataConfig(root=str(tmp_path), csv="clips.csv"), seed=0)
+
+
+def test_clips_on_both_sides_are_an_error_or_counted(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    (tmp_path / "train.list").write_text("0.mp4 0\n1.mp4 1\n")
+    (tmp_path / "val.list").write_text("1.mp4 1\n0.mp4 0\n")
+    config = DataConfig(root=str(tmp_path), train_list="train.list", val_list="val.list", labels="labels.txt")
+    with pytest.raises(DatasetError, match="all 2 held-out clips are also trained on"):
+        check_sides(open_split(config, seed=0), config)
+    (tmp_path / "val.list").write_text("1.mp4 1\n2.mp4 0\n")
+    split = open_split(config, seed=0)
+    check_sides(split, config)
+    assert "data: held-out clips that are also trained on: 1" in describe_split(split)
 
 
 def test_csv_says_whether_it_has_a_split(tmp_path: Path) -> None:

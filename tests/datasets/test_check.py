@@ -155,6 +155,12 @@ def test_report_has_one_problem_a_line(clips: Path, tmp_path: Path) -> None:
     assert all(len(line) == 3 for line in lines)
 
 
+def test_report_escapes_what_is_not_utf8_in_a_name(clips: Path, tmp_path: Path) -> None:
+    split = split_of(clips, "w\udcff1:0", "")
+    write_check(check_data(split, num_workers=0), tmp_path / "problems.tsv")
+    assert "w\\udcff1.avi" in (tmp_path / "problems.tsv").read_text(encoding="utf-8")
+
+
 def test_report_goes_to_a_new_file_or_over_an_earlier_report(clips: Path, tmp_path: Path) -> None:
     path = tmp_path / "check.tsv"
     check_report_path(path)

@@ -77,6 +77,13 @@ def test_sub_folders_without_a_clip_are_all_named_with_what_they_hold(
     assert hint in (caught.value.hint or "")
 
 
+def test_folders_of_frames_taken_for_videos_are_told_first(tmp_path: Path) -> None:
+    make(tmp_path, "walk/a/img_00001.jpg", "run/b/img_00001.jpg")
+    with pytest.raises(DatasetError, match=r"run holds no clip, but 1 \.jpg") as caught:
+        scan_class_folders(tmp_path)
+    assert str(caught.value.hint).startswith("for folders of frames, --set data.format=frames")
+
+
 def test_files_that_belong_to_no_class_are_counted(tmp_path: Path) -> None:
     make(tmp_path, "walk/a.mp4", "bend/b.MTS")
     assert describe_unused(tmp_path) == ()
@@ -124,6 +131,12 @@ def test_group_split_never_divides_a_group() -> None:
         groups = [{s.path.name.split("_")[2] for s in side} for side in (train, val)]
         assert not groups[0] & groups[1]
         assert len(val) == 12
+
+
+def test_group_that_a_name_does_not_show_is_an_error() -> None:
+    samples = [Sample(Path(name), 0) for name in ("ido_walk.mp4", "eli_walk.mp4")]
+    with pytest.raises(DatasetError, match=r"is not found in file name 'eli_walk\.mp4'"):
+        split_by_group(samples, "^(ido)?.*", val_groups=None, val_ratio=0.5, seed=0)
 
 
 def test_named_groups_are_held_out() -> None:

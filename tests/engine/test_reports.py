@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ppvcli.engine.confusion_plot import plot_confusion
 from ppvcli.engine.evaluator import ClipRow, build_report
 from ppvcli.engine.reports import FILES, check_out_dir, write_report
 from ppvcli.errors import ReportError, UsageError
+from ppvcli.files import LOCK_NAME, holding
 from ppvcli.results import EvalSetup
 
 LABELS = ("jump, high", 'say "wave"', "$x$ überholen", "none")
@@ -56,7 +58,7 @@ def read_csv(path: Path) -> list[list[str]]:
 def test_folder_holds_the_report_and_its_tables(tmp_path: Path) -> None:
     write(tmp_path / "a" / "b")
     folder = tmp_path / "a" / "b"
-    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in folder.iterdir()) == sorted((*FILES, LOCK_NAME))
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert (report["top1"], report["num_clips"], report["num_correct"]) == (0.5, 4, 2)
     assert report["setup"]["protocol"] == "dense"
@@ -107,7 +109,20 @@ def test_second_report_takes_the_place_of_the_first(tmp_path: Path) -> None:
     write(tmp_path, skip_broken=True)
     write(tmp_path)
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["num_clips"] == 4
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == sorted(FILES)
+
+
+def test_report_waits_for_another_that_is_being_written_there(tmp_path: Path) -> None:
+    write(tmp_path)
+    before = (tmp_path / "report.json").stat().st_mtime_ns
+    with ThreadPoolExecutor(1) as pool:
+        with holding(tmp_path, wait=True):
+            second = pool.submit(write, tmp_path)
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.5)
+            assert (tmp_path / "report.json").stat().st_mtime_ns == before
+        second.result(timeout=30)
+    assert (tmp_path / "report.json").stat().st_mtime_ns > before
 
 
 def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
@@ -135,7 +150,11 @@ def test_interruption_leaves_no_report_and_nothing_half_written(
     monkeypatch.setattr(reports, "plot_confusion", fail)
     with pytest.raises(told):
         write(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["confusion.csv", "per_class.csv", "predictions.jsonl"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == [
+        "confusion.csv",
+        "per_class.csv",
+        "predictions.jsonl",
+    ]
 
 
 def test_place_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
@@ -153,7 +172,7 @@ def test_without_matplotlib_there_is_no_picture_and_no_old_one(tmp_path: Path, m
     write(tmp_path)
     monkeypatch.setattr(reports, "has_matplotlib", lambda: False)
     write(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(set(FILES) - {"confusion.png"})
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == sorted(set(FILES) - {"confusion.png"})
 
 
 @pytest.mark.parametrize("num_classes", [1, 3, 30, 60, 130])

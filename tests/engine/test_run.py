@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -108,6 +110,57 @@ def test_resumed_run_after_clips_were_added_ends_with_the_weights_of_one_without
     assert (report.wrong, report.loss) == (result.val.wrong, result.val.loss)
     assert report.setup is not None
     assert (report.setup.num_newer, report.setup.num_trained_on) == (3, 0)
+
+
+class Intruder(StopAfterEpoch):
+    """Tries to train where a run is under way."""
+
+    def __init__(self, clips: Path, run_dir: Path) -> None:
+        self.clips, self.run_dir, self.refused = clips, run_dir, 0
+
+    def on_epoch(self, result: EpochResult) -> None:
+        words = "another process is training in"
+        with pytest.raises(UsageError, match=words):
+            resume(self.run_dir, device="cpu")
+        with pytest.raises(UsageError, match=words):
+            train(make_config(self.clips), self.run_dir, device="cpu")
+        self.refused += 1
+
+
+def test_run_under_way_is_not_trained_by_another_process(clips: Path, tmp_path: Path) -> None:
+    intruder = Intruder(clips, tmp_path / "run")
+    train(make_config(clips), tmp_path / "run", device="cpu", observer=intruder)
+    assert intruder.refused == 2
+    with pytest.raises(UsageError, match="already holds a run"):
+        train(make_config(clips), tmp_path / "run", device="cpu")
+
+
+def test_clips_that_are_all_on_both_sides_are_not_trained_on(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("left\nright\n", encoding="utf-8")
+    (tmp_path / "clips.list").write_text("left/0.mp4 0\nright/1.mp4 1\n", encoding="utf-8")
+    tree = make_config(clips).model_dump(mode="json")
+    lists = {"train_list": "clips.list", "val_list": "clips.list", "labels": "labels.txt", "val_ratio": None}
+    config = parse_config({**tree, "data": {**tree["data"], **lists, "root": str(tmp_path)}}, source="test")
+    with pytest.raises(DatasetError, match="all 2 held-out clips are also trained on"):
+        train(config, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_clip_whose_name_is_not_utf8_is_trained_on_and_reported(clips: Path, tmp_path: Path) -> None:
+    root, name = tmp_path / "clips", os.fsdecode(b"w\xff1.mp4")
+    shutil.copytree(clips, root)
+    for path in sorted(root.glob("*/*.mp4")):
+        path.rename(path.with_name(path.name[:1] + name))
+    train(make_config(root), tmp_path / "run", device="cpu")
+    evaluate(weights=tmp_path / "run", data=root, device="cpu", num_workers=0, out=tmp_path / "report")
+    lines = (tmp_path / "report" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {Path(json.loads(line)["path"]) for line in lines} == set(root.glob("*/*.mp4"))
+    broken = sorted(root.glob("*/*.mp4"))[0]
+    broken.write_bytes(b"no video")
+    report = evaluate(weights=tmp_path / "run", data=root, device="cpu", num_workers=0, out=tmp_path / "report")
+    assert [failure[0] for failure in report.failures] == [str(broken)]
+    told = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert told["failures"][0][0] == str(broken)
 
 
 def test_clips_that_can_not_be_decoded_leave_no_run_in_the_way(clips: Path, tmp_path: Path) -> None:

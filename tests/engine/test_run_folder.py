@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ppvcli.configs.schema import DataConfig
-from ppvcli.engine.run_folder import check_new_run, remove_begun_run
+from ppvcli.engine.run_folder import check_new_run, check_not_held, holding_run, remove_begun_run
 from ppvcli.errors import UsageError
 
 
@@ -55,6 +57,35 @@ def test_run_beside_a_csv_or_lists_is_taken(tmp_path: Path) -> None:
     check_new_run(tmp_path / "runs" / "mine", DataConfig(root=str(tmp_path), csv="clips.csv"))
     lists = {"train_list": "a", "val_list": "b", "labels": "c"}
     check_new_run(tmp_path / "runs" / "mine", DataConfig(root=str(tmp_path), **lists))
+
+
+def test_run_is_held_until_its_process_is_killed(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    code = (
+        "import sys, time; from pathlib import Path; from ppvcli.files import holding\n"
+        "with holding(Path(sys.argv[1]), wait=False):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(run_dir)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(UsageError, match=f"another process is training in {run_dir}"):
+            check_not_held(run_dir)
+        process.kill()
+    check_new_run(run_dir, DataConfig(root=str(tmp_path / "clips"), val_ratio=0.5))
+    with holding_run(run_dir):
+        (run_dir / "config.yaml").touch()
+    check_not_held(run_dir)
+    assert (run_dir / "config.yaml").exists()
+
+
+def test_run_that_writes_nothing_leaves_no_folder(tmp_path: Path) -> None:
+    with holding_run(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="can't write a run to"), holding_run(tmp_path / "file" / "run"):
+        pass
 
 
 def test_removed_run_leaves_what_is_of_others(tmp_path: Path) -> None:

@@ -123,3 +123,9 @@ def test_preprocess_that_is_no_such_object_raises(text: str) -> None:
 def test_labels_that_are_no_list_of_names_raise(labels: str) -> None:
     with pytest.raises(MetadataError, match="labels"):
         WeightsMetadata.from_header({"format": "ppvcli/1", "labels": labels})
+
+
+@pytest.mark.parametrize("label", ["", "0\twalk", "new\nline", "caf\udce9"])
+def test_labels_that_could_not_be_read_back_are_not_written(label: str) -> None:
+    with pytest.raises(MetadataError, match="labels: expected names in UTF-8"):
+        WeightsMetadata(labels=("walk", label)).to_header()
