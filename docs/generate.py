@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import importlib
 import inspect
 import os
 import re
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -18,6 +22,18 @@ from ppvcli.cli.app import COMMANDS, build_app
 from ppvcli.configs.schema import TrainConfig
 from ppvcli.models.zoo import ALIASES, ZOO
 
+TYPES = {
+    "ppvcli.results": (),
+    "ppvcli.video.limits": ("DecodeLimits",),
+    "ppvcli.weights.store": ("StoreRecord",),
+    "ppvcli.weights.download": ("DownloadProgress",),
+    "ppvcli.datasets.progress": ("PrepareProgress",),
+    "ppvcli.datasets.ucf101": ("PreparedDataset",),
+    "ppvcli.models.load": ("LoadReport",),
+    "ppvcli.engine.launch": ("Cluster",),
+    "ppvcli.configs.load": ("Source", "Change"),
+}
+"""Modules with the dataclasses that public functions give and take; those named, or all."""
 REFERENCE = Path(__file__).parent / "reference"
 NOTE = "<!-- Written by docs/generate.py; edit the code instead. -->\n\n"
 
@@ -116,13 +132,54 @@ def api_page() -> str:
     """Signature and docstring of every public name."""
     parts = ["# Python API\n", f"```text\n{inspect.getdoc(ppvcli)}\n```\n"]
     for name in ppvcli.__all__:
-        if name == "__version__":
+        if name in ("__version__", "Prediction"):  # the latter is among the types
             continue
         value = getattr(ppvcli, name)
         # annotations are strings here, and nobody writes them with quotes
         signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(value)))
         parts.append(f"## {name}\n\n```python\n{name}{signature}\n```\n\n```text\n{inspect.getdoc(value)}\n```\n")
+    parts.append("# Types\n\nWhat these functions give and take, with the module that each is imported from.\n")
+    parts += [_type_section(kind) for kind in _types()]
     return "\n".join(parts)
+
+
+def _types() -> list[type]:
+    """The dataclasses of the modules in TYPES, in the order of their source."""
+    found: list[type] = []
+    for home, names in TYPES.items():
+        for name, value in vars(importlib.import_module(home)).items():
+            if isinstance(value, type) and dataclasses.is_dataclass(value) and value.__module__ == home:
+                found += [value] if not names or name in names else []
+    return found
+
+
+def _type_section(kind: type) -> str:
+    """Import, docstring, fields and properties of a dataclass, each with the text below it in the source."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    rows = []
+    assert isinstance(tree, ast.ClassDef)
+    for node, below in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign):
+            name, kind_of, text = ast.unparse(node.target), ast.unparse(node.annotation), below
+        elif isinstance(node, ast.FunctionDef) and "property" in map(ast.unparse, node.decorator_list):
+            assert node.returns is not None
+            name, kind_of, text = node.name, ast.unparse(node.returns), node.body[0]
+        else:
+            continue
+        meaning = str(ast.literal_eval(text.value)) if _is_text(text) else ""  # type: ignore[union-attr]
+        rows.append(f"| `{name}` | `{_cell(kind_of)}` | {_cell(meaning)} |")
+    home = "ppvcli" if kind.__name__ in ppvcli.__all__ else kind.__module__
+    heading = f"## {kind.__name__}\n\n```python\nfrom {home} import {kind.__name__}\n```\n"
+    table = "\n".join(["| field | type | meaning |", "|---|---|---|", *rows])
+    return f"{heading}\n```text\n{inspect.getdoc(kind)}\n```\n\n{table}\n"
+
+
+def _is_text(node: ast.AST | None) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 PAGES = {"cli.md": cli_page, "models.md": models_page, "config.md": config_page, "api.md": api_page}

@@ -4,6 +4,11 @@ Every public name is loaded on first use, so `import ppvcli` costs nothing:
 
     for prediction in ppvcli.predict(["clip.mp4"]):
         print(prediction.top[0].label)
+
+Paddle, the library of `train`, `evaluate` and `load_model`, reads the number of its threads when it is imported, and
+takes one unless told otherwise. Where the first use of these names imports it and OMP_NUM_THREADS is not set, they tell
+it to use every core that this process may use, as the commands do: OMP_NUM_THREADS and MKL_NUM_THREADS are set then, in
+`os.environ`.
 """
 
 from __future__ import annotations
@@ -66,11 +71,29 @@ def __getattr__(name: str) -> Any:
     import importlib
     import warnings
 
+    if home.startswith(("ppvcli.engine.", "ppvcli.models.load")):
+        _use_all_cores()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No ccache found")  # said by Paddle at its import
         value = getattr(importlib.import_module(home), name)
     globals()[name] = value  # the next access does not come here
     return value
+
+
+def _use_all_cores() -> None:
+    """Imports Paddle with the settings of the commands; nothing where somebody has imported it already."""
+    import os
+    import sys
+
+    if "paddle" in sys.modules:
+        return
+    from ppvcli.deploy.machine import usable_cores
+    from ppvcli.engine.cpu import set_threads, tune_math_library
+    from ppvcli.models.device import load_paddle
+
+    tune_math_library(os.environ)
+    set_threads(os.environ, None, default=usable_cores())
+    load_paddle()  # which would say that more than one thread was asked for
 
 
 def __dir__() -> list[str]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ppvcli.arguments import as_names
 from ppvcli.models.zoo import get_model_row
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ppvcli.datasets.progress import Report as PrepareReport
+    from ppvcli.datasets.progress import PrepareProgress
     from ppvcli.datasets.ucf101 import PreparedDataset
-    from ppvcli.weights.download import Report
+    from ppvcli.weights.download import DownloadProgress
     from ppvcli.weights.store import StoreRecord
 
 
@@ -22,7 +23,7 @@ def load_clip(path: str | Path, name: str, *, decoder: str = "pyav") -> npt.NDAr
     """A video as the model `name` looks at it in evaluation: float32 [V, T, 3, H, W].
 
     V = crops x clips, all clips of the first crop first; [1, 16, 3, 224, 224] for `pptsmv2`, [30, 8, 3, 224, 224] for
-    `pptsm`, [10, 25, 3, 224, 224] for `tsn`.
+    `pptsm`, [10, 25, 3, 224, 224] for `tsn`. `decoder` is `pyav`, `sequential`, `opencv` or `decord`.
 
     Raises: UnknownNameError (model or decoder), VideoError (the file can't give the frames).
     """
@@ -37,7 +38,7 @@ def download_weights(
     mirror: str | None = None,
     offline: bool = False,
     force: bool = False,
-    progress: Report | None = None,
+    progress: Callable[[DownloadProgress], None] | None = None,
 ) -> list[StoreRecord]:
     """The store records of models, in order, after fetching the published weights that are not in the store.
 
@@ -51,8 +52,7 @@ def download_weights(
     from ppvcli.models.backbones import weight_source
     from ppvcli.weights import fetch
 
-    names = [names] if isinstance(names, str) else names
-    sources = [weight_source(name) for name in names]
+    sources = [weight_source(name) for name in as_names(names)]
     return fetch.download_weights(sources, mirror=mirror, offline=offline, force=force, progress=progress)
 
 
@@ -66,7 +66,7 @@ def prepare_ucf101_66(
     num_workers: int | None = None,
     allow_missing: bool = False,
     force: bool = False,
-    progress: PrepareReport | None = None,
+    progress: Callable[[PrepareProgress], None] | None = None,
 ) -> PreparedDataset:
     """The sport classes of UCF101 in the folder `out`, with lists that a training config can name.
 

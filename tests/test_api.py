@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import ppvcli
-from ppvcli.errors import OfflineError, UnknownNameError, UsageError, VideoNotFoundError
+from ppvcli.errors import ConfigError, OfflineError, UnknownNameError, UsageError, VideoNotFoundError
 from ppvcli.models.zoo import ZOO, get_model_row
 from ppvcli.video.render import write_video
 from tests.small_model import moving_block
@@ -24,7 +25,7 @@ SIGNATURES = {
     "load_model": "(name, *, weights=None, num_classes=None)",
     "load_clip": "(path, name, *, decoder='pyav'",
     "read_frames": "(path, indices, *, decoder='pyav'",
-    "predict": "(sources, *, model='pptsmv2', weights=None, device='auto', runtime='auto', top_k=5",
+    "predict": "(sources, *, model=None, weights=None, device='auto', runtime='auto', top_k=5",
     "download_weights": "(names, *, mirror=None, offline=False, force=False",
     "prepare_ucf101_66": "(out, *, source=None, split=1, format=None, classes=None",
 }
@@ -122,3 +123,61 @@ def test_download_weights_offline_names_model_address_and_place(
 def test_download_weights_of_a_model_without_a_file_says_why(name: str) -> None:
     with pytest.raises(UsageError, match=f"no weights of {name} to download"):
         ppvcli.download_weights([name])
+
+
+@pytest.mark.parametrize(("name", "set_to", "threads"), [("train", None, "{cores}"), ("evaluate", "3", "3")])
+def test_first_use_of_paddle_takes_every_core_unless_the_user_has_said_how_many(
+    name: str, set_to: str | None, threads: str
+) -> None:
+    code = (
+        f"import os, sys, ppvcli; ppvcli.{name}; from ppvcli.deploy.machine import usable_cores\n"
+        "assert 'paddle' in sys.modules; print(os.environ['OMP_NUM_THREADS'], usable_cores())"
+    )
+    env = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    env |= {} if set_to is None else {"OMP_NUM_THREADS": set_to}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env, cwd=REPO)
+    assert found.stderr == ""
+    number, cores = found.stdout.split()[-2:]
+    assert number == threads.format(cores=cores)
+
+
+@pytest.mark.parametrize("name", ["predict", "read_frames", "list_models"])
+def test_names_without_paddle_leave_the_environment_alone(name: str) -> None:
+    code = f"import os, ppvcli; before = dict(os.environ); ppvcli.{name}; assert dict(os.environ) == before"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPO)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+        ({"num_workers": -1}, "num_workers must be 0 or more, got -1"),
+        ({"data_format": "frame"}, "unknown data_format 'frame'; nearest: frames"),
+    ],
+)
+def test_evaluate_with_an_impossible_argument_is_refused_at_once(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ppvcli.evaluate(**settings)
+
+
+def test_train_takes_the_path_of_a_config_and_a_single_writer(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("no_such_key: 1\n")
+    with pytest.raises(ConfigError, match=r"config\.yaml: no_such_key"):
+        ppvcli.train(tmp_path / "config.yaml", tmp_path / "run")
+    with pytest.raises(UnknownNameError, match="unknown writer 'tensorbord'"):
+        ppvcli.train("tsm_efflite0_folder", tmp_path / "run", writers="tensorbord")
+
+
+def test_load_model_with_a_path_in_place_of_a_name_says_where_paths_go() -> None:
+    with pytest.raises(UsageError, match=r"expected the name of a model, got .*runs/mine") as caught:
+        ppvcli.load_model(Path("runs/mine"))  # type: ignore[arg-type]
+    assert "weights=" in str(caught.value.hint)
+
+
+def test_one_name_in_place_of_several_is_taken_whole(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="unknown library 'pvv'"):
+        ppvcli.bench_decode("clip.mp4", "pvv")
+    with pytest.raises(UnknownNameError, match="unknown format 'onx'"):
+        ppvcli.export("tsm_efflite0_weizmann", tmp_path / "out", formats="onx")
+    with pytest.raises(UnknownNameError, match="unknown precision 'fp31'"):
+        ppvcli.export("tsm_efflite0_weizmann", tmp_path / "out", precisions="fp31")

@@ -17,7 +17,7 @@ LAYERS = (
     ("engine", "deploy"),
     ("datasets", "models"),
     ("video", "weights", "configs"),
-    ("specs", "results", "errors", "files", "processes"),
+    ("specs", "results", "errors", "files", "processes", "arguments"),
 )
 """From top to bottom. A part may import what stands below it, and itself; not its neighbours on the same line."""
 

@@ -122,13 +122,13 @@ def evaluate(
         from ppvcli.video.protocols import get_protocol
 
         get_protocol(protocol)  # before something is downloaded for nothing
-    from ppvcli.deploy.machine import usable_cores
+    from ppvcli.deploy.machine import resolve_threads, usable_cores
     from ppvcli.engine.cpu import set_threads, tune_math_library
     from ppvcli.models.device import load_paddle
 
     # before Paddle is imported, and for this process alone
     tune_math_library(os.environ)
-    set_threads(os.environ, threads, default=usable_cores())
+    set_threads(os.environ, None if threads is None else resolve_threads(threads), default=usable_cores())
     load_paddle()
     from ppvcli.engine.eval_clips import default_out_dir
     from ppvcli.engine.evaluate import evaluate

@@ -56,7 +56,11 @@ DeviceOption = Annotated[
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
-        "--threads", min=1, max=1024, metavar="N", help="CPU cores to use.  [default: all that this process may use]"
+        "--threads",
+        min=1,
+        max=1024,
+        metavar="N",
+        help="CPU cores to use, at most those that this process may use.  [default: all of them]",
     ),
 ]
 RuntimeOption = Annotated[

@@ -6,6 +6,7 @@ Data goes to stdout, everything else to stderr. rich is imported only where some
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -51,6 +52,9 @@ def describe_error(error: BaseException) -> Report:
         return Report("interrupted", None, INTERRUPTED)
     if isinstance(error, BrokenPipeError):
         return Report(None, None, 0)  # such as `| head`, which has all it wants
+    if isinstance(error, OSError) and _is_full(error):
+        message = f"can't write {error.filename or 'the output'}: {error.strerror}"
+        return Report(message, "free some space, or write to another place", 1)
     text = str(error).strip().splitlines()
     message = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
     return Report(message, None if _debug() else "PPV_DEBUG=1 shows the traceback", 1)
@@ -65,7 +69,7 @@ def report_error(error: BaseException, *, terminated: bool = False) -> int:
         traceback.print_exception(error)
     if report.message is not None:
         show_error(report.message, hint=report.hint)
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError) or _is_full(error):
         _silence_stdout()
     return report.exit_code
 
@@ -226,8 +230,12 @@ def _help_hint(error: typer.TyperException) -> str:
     return f"{context.command_path if context else 'ppv'} --help"
 
 
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def _silence_stdout() -> None:
-    """Points stdout at nothing, so that the flush at exit does not complain about the closed pipe a second time."""
+    """Points stdout at nothing, so that the flush at exit does not complain a second time."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

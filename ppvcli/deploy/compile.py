@@ -6,7 +6,9 @@ Paddle is imported by `_build` alone, that is when something is compiled.
 from __future__ import annotations
 
 import atexit
+import errno
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -43,6 +45,8 @@ FORMAT = "1"
 CLEARLY_FASTER = 0.8
 """`auto` leaves the order of RUNTIMES only for a runtime that takes less than this share of the time: what is first
 there starts faster too, and on a busy machine times of the same program differ by a tenth."""
+_PROGRAM_TEXT_BYTES = 2 << 20
+"""Room for what is no weight in the files of a program."""
 DEMO_CLIP = BUNDLED_DIR / "demo.mp4"
 
 
@@ -216,6 +220,7 @@ def _facts(request: Request, runtime: str, *, engine: str) -> dict[str, str]:
 def _compile(request: Request, runtime: str, *, facts: dict[str, str], network: _Network) -> Entry:
     recognizer, clips_nthwc, logits_nk = network.get()
     with cache.writing(facts) as folder:
+        _check_space(folder, recognizer)
         program = _write_program(network, runtime, folder=folder, precision=request.precision)
         check: CheckResult = _check(
             runtime, program, request=request, clips=clips_nthwc, logits=logits_nk, preprocess=recognizer.preprocess
@@ -228,6 +233,13 @@ def _compile(request: Request, runtime: str, *, facts: dict[str, str], network: 
             check=check,
         )
         return cache.seal(folder, record)
+
+
+def _check_space(folder: Path, recognizer: Any) -> None:
+    """Raises OSError for a disk that the program would fill: engines say anything then, or nothing at all."""
+    size_bytes = sum(tensor.size * 4 for tensor in recognizer.network.state_dict().values())
+    if shutil.disk_usage(folder).free < size_bytes + _PROGRAM_TEXT_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _check(

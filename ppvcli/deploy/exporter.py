@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ppvcli.arguments import as_names
 from ppvcli.deploy import programs, quantize
 from ppvcli.deploy.check import check_program
 from ppvcli.deploy.clips import Clips, load_first_views, rendered_views
@@ -48,22 +49,22 @@ def export(
     out: str | Path,
     *,
     weights: str | Path | None = None,
-    formats: Sequence[str] | None = None,
-    precisions: Sequence[str] = ("fp32",),
+    formats: str | Sequence[str] | None = None,
+    precisions: str | Sequence[str] = ("fp32",),
     calibration: str | Path | None = None,
     check: str | Path | None = None,
     program: str = "json",
     force: bool = False,
     threads: int | None = None,
     labels: Sequence[str] | None = None,
-    on_step: Report | None = None,
+    on_step: Callable[[str], None] | None = None,
 ) -> ExportReport:
     """Writes a model as programs for other engines into the folder `out`, with an `inference.yml` that PaddleX reads.
 
-    `formats` are of FORMATS (None: paddle and, where paddle2onnx is installed, onnx), `precisions` of PRECISIONS; bf16
-    is for OpenVINO, int8 for ONNX, and needs `calibration`: a folder of clips or a list with one path a line. `program`
-    is `json`, or `pdmodel` for Paddle's old format. `model` None is the model that `weights` says it is of; `labels`
-    name classes that the weights leave unnamed.
+    `formats` are `paddle`, `onnx`, `openvino` or several of them (None: paddle and, where paddle2onnx is installed,
+    onnx), `precisions` of `fp32`, `bf16`, `int8`; bf16 is for OpenVINO, int8 for ONNX, and needs `calibration`: a
+    folder of clips or a list with one path a line. `program` is `json`, or `pdmodel` for Paddle's old format. `model`
+    None is the model that `weights` says it is of; `labels` name classes that the weights leave unnamed.
 
     Every program is run in a child process, on rendered clips and those of `check` (folder, list or video), and its
     logits are compared with the network's; the folder appears when all have passed, else nothing does. `force`
@@ -72,7 +73,8 @@ def export(
     Raises: UsageError (impossible settings, `out` exists); MissingPackageError; DatasetError, VideoError (clips);
     WeightsError; ExportError where a program crashes, answers differently or can't be written.
     """
-    formats = default_formats(precisions) if formats is None else formats
+    precisions = as_names(precisions)
+    formats = default_formats(precisions) if formats is None else as_names(formats)
     plan = make_plan(formats, precisions, calibration=calibration, check=check, program=program, threads=threads)
     say = on_step or (lambda step: None)
     out = Path(out)

@@ -7,6 +7,7 @@ import math
 import os
 import platform
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 
 from ppvcli.errors import UsageError
@@ -16,17 +17,19 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def resolve_threads(threads: int | None) -> int:
-    """`threads`, or for None the number of cores that this process may use.
+    """`threads`, but for None, or more than this process may use, the number of cores that it may use.
 
-    Raises: UsageError outside 1 to 1024.
+    More threads than cores wait for each other: a clip takes minutes with a thousand of them.
+
+    Raises: UsageError for what is no whole number from 1 to 1024.
     """
     if threads is None:
         return usable_cores()
-    if not 1 <= threads <= MAX_THREADS:
+    if not isinstance(threads, Integral) or not 1 <= threads <= MAX_THREADS:
         raise UsageError(
-            f"threads must be between 1 and {MAX_THREADS}, got {threads}", hint="leave it out to use every core"
+            f"threads must be between 1 and {MAX_THREADS}, got {threads!r}", hint="leave it out to use every core"
         )
-    return threads
+    return min(threads, usable_cores())
 
 
 def usable_cores() -> int:

@@ -21,7 +21,7 @@ def map_ahead(work: Callable[[Item], Result], items: Iterable[Item], *, workers:
 
     Never more than 2 * workers - 1 results wait or are made beyond the one that the caller looks at (one more where
     there is a single worker); items are taken no earlier than that needs. An exception of `work` or of `items` is
-    raised at its place and ends the iteration.
+    raised at its place, after the results of the items before it, and ends the iteration.
     """
     ahead = max(1, 2 * workers - 1)
     tasks: SimpleQueue[_Task[Item, Result] | None] = SimpleQueue()
@@ -43,13 +43,24 @@ def map_ahead(work: Callable[[Item], Result], items: Iterable[Item], *, workers:
             threads[-1].start()
         tasks.put(task)
 
+    source = iter(items)
+    fault: Exception | None = None
     try:
-        for item in items:
+        while True:
+            try:
+                item = next(source)
+            except StopIteration:
+                break
+            except Exception as error:
+                fault = error
+                break
             submit(item)
             if len(pending) > ahead:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+        if fault is not None:
+            raise fault
     finally:
         stopped.set()
         for _ in threads:

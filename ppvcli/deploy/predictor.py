@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ppvcli.datasets.annotations import read_labels
-from ppvcli.deploy import DEFAULT_MODEL
 from ppvcli.deploy.pipeline import map_ahead
 from ppvcli.deploy.program import Program, open_program
 from ppvcli.deploy.runtimes import Engine, feed
@@ -30,9 +30,9 @@ MAX_STREAMS = 8
 
 
 def predict(
-    sources: Source | Iterable[Source],
+    sources: str | Path | Iterable[str | Path],
     *,
-    model: str = DEFAULT_MODEL,
+    model: str | None = None,
     weights: str | Path | None = None,
     device: str = "auto",
     runtime: str = "auto",
@@ -45,13 +45,18 @@ def predict(
 ) -> Iterator[Prediction]:
     """The answer for each video file, in order, each as soon as it is known: `Predictor(...).predict(sources)`.
 
-    Settings are checked and the network is loaded before this returns; videos are read as the iterator is used. The
-    default of `model` gives way to the model that the weights say they are of. Raises: as `Predictor` and
-    `Predictor.predict`.
+    Settings are checked and the network is loaded before this returns; videos are read as the iterator is used. `model`
+    None is the model that the weights say they are of, else `pptsmv2`; `threads` None, or more than this process may
+    use, is every core that it may use. `ppvcli.deploy.predictor.Predictor` says what the other settings mean.
+
+    Raises: UsageError (unknown model, device or runtime, settings that exclude each other or are no such numbers,
+    labels that don't fit), TypeError for what is no path, MissingPackageError, RuntimeFailedError, CacheError,
+    DeviceError, DatasetError (unreadable labels), WeightsError, also from the iterator for scores that are not finite.
     """
-    named = None if model == DEFAULT_MODEL else model
+    sources = _check_sources(sources)
+    _check_top_k(top_k)
     predictor = Predictor(
-        named,
+        model,
         weights=weights,
         device=device,
         runtime=runtime,
@@ -89,9 +94,9 @@ class Predictor:
         other names; classes that nothing names are called `class_0`, `class_1`, ...
 
         `runtime` is `onnxruntime`, `openvino`, `paddle`, or `auto` for the fastest that gives the network's answers
-        on this machine. `threads` None is every core that this process may use. `precision` is `fp32`, or `bf16` with
-        OpenVINO, or `int8` with an export of that precision; None is fp32, or what an export has. `tensorrt` is for
-        GPUs. `on_compile` is called with the model's name before it is compiled.
+        on this machine. `threads` None, or more than this process may use, is every core that it may use. `precision`
+        is `fp32`, or `bf16` with OpenVINO, or `int8` with an export of that precision; None is fp32, or what an export
+        has. `tensorrt` is for GPUs. `on_compile` is called with the model's name before it is compiled.
 
         Raises: UsageError (unknown model, device or runtime, settings that exclude each other, labels that don't fit),
         MissingPackageError, RuntimeFailedError, CacheError, DeviceError, WeightsError, DatasetError (unreadable
@@ -120,11 +125,11 @@ class Predictor:
         at most MAX_STREAMS. `top_k` larger than the number of classes gives all of them. Files that cost more time or
         size than `limits` are broken ones.
 
-        Raises: UsageError for `top_k` below 1; WeightsError for weights whose scores are not finite.
+        Raises: UsageError for a `top_k` that is no whole number of 1 or more; TypeError for what is no path, of an
+        iterator at its place; WeightsError for weights whose scores are not finite.
         """
-        if top_k < 1:
-            raise UsageError(f"top_k must be 1 or more, got {top_k}", hint="--top-k 1 gives the best class only")
-        sources = [sources] if isinstance(sources, (str, Path)) else sources
+        sources = _check_sources(sources)
+        _check_top_k(top_k)
         settings = self.program.settings
         files = len(sources) if isinstance(sources, Sized) else MAX_STREAMS
         streams = max(1, min(settings.threads, MAX_STREAMS, files)) if settings.device == "cpu" else 1
@@ -135,6 +140,7 @@ class Predictor:
         limits = replace(limits, threads=max(1, settings.threads // workers))
 
         def answer(source: Source) -> Prediction:
+            _check_source(source)
             return self._answer(source, top_k=top_k, limits=limits, engine=engine, turn=turns)
 
         return map_ahead(answer, sources, workers=workers)
@@ -181,6 +187,28 @@ class Predictor:
         """The mean of the logits over the views of one video: float32 [K]."""
         preprocess = self.program.preprocess
         return mean_over_views(lambda views: engine.run(feed(engine, views, preprocess=preprocess)), clip.frames_vthwc)
+
+
+def _check_sources(sources: Source | Iterable[Source]) -> Iterable[Source]:
+    """`sources` as something to iterate over; what can be looked at without using it up is. Raises: TypeError."""
+    if isinstance(sources, (str, Path)):
+        return [sources]
+    if isinstance(sources, bytes) or not isinstance(sources, Iterable):
+        _check_source(sources)
+    if isinstance(sources, Sequence):
+        for source in sources:
+            _check_source(source)
+    return sources
+
+
+def _check_source(source: object) -> None:
+    if not isinstance(source, (str, Path)):
+        raise TypeError(f"expected the path of a video, a str or Path, got {source!r}")
+
+
+def _check_top_k(top_k: int) -> None:
+    if not isinstance(top_k, Integral) or top_k < 1:
+        raise UsageError(f"top_k must be 1 or more, got {top_k!r}", hint="--top-k 1 gives the best class only")
 
 
 def _rename_classes(program: Program, labels_path: Path) -> Program:

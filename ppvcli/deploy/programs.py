@@ -168,7 +168,7 @@ def write_openvino(onnx_path: Path, xml_path: Path, *, precision: str = "fp32") 
     a program, so whoever loads it must say INFERENCE_PRECISION_HINT (`f32`, or `bf16`). With `bf16` constants take two
     bytes each; they are written as fp16, which has more digits than the arithmetic will use.
 
-    Raises: MissingPackageError without openvino.
+    Raises: MissingPackageError without openvino; OSError where the files can't be written.
     """
     require_package("openvino")
     import openvino
@@ -176,7 +176,10 @@ def write_openvino(onnx_path: Path, xml_path: Path, *, precision: str = "fp32") 
     # read_model, because convert_model reports its use to Intel
     model = openvino.Core().read_model(onnx_path)
     model.set_rt_info(precision, ["ppvcli", "precision"])
-    openvino.save_model(model, xml_path, compress_to_fp16=precision == "bf16")
+    try:
+        openvino.save_model(model, xml_path, compress_to_fp16=precision == "bf16")
+    except RuntimeError as error:  # also for a full disk
+        raise OSError(f"OpenVINO says: {_last_line(str(error))}") from error
 
 
 def require_package(module: str) -> None:

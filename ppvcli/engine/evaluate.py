@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import get_args
 
 from ppvcli.configs.load import Source, load_source
 from ppvcli.configs.schema import TrainConfig
@@ -19,7 +20,7 @@ from ppvcli.engine.eval_clips import OWN_PROTOCOL, EvalClips, count_trained_on, 
 from ppvcli.engine.evaluator import ClipRow, build_report, evaluate_logits
 from ppvcli.engine.inputs import final_preprocess
 from ppvcli.engine.reports import check_out_dir, write_report
-from ppvcli.errors import DatasetError
+from ppvcli.errors import DatasetError, UnknownNameError, UsageError
 from ppvcli.models.device import select_device
 from ppvcli.models.recognizer import Recognizer, open_recognizer
 from ppvcli.models.zoo import get_model_row
@@ -36,7 +37,7 @@ PACKAGES = ("ppvcli", "paddlepaddle", "paddlepaddle-gpu", "numpy", "av", "pillow
 def evaluate(
     model: str | None = None,
     *,
-    config: TrainConfig | str | None = None,
+    config: TrainConfig | str | Path | None = None,
     weights: str | Path | None = None,
     data: str | Path | None = None,
     list_file: str | None = None,
@@ -64,13 +65,16 @@ def evaluate(
     Clips are looked at as the weights say, or by a `protocol` of `ppvcli.video.protocols`: `uniform`, `dense` or
     `ten-crop`. One that can't be decoded is listed and counts as wrong, or with `skip_broken` not at all. With `out`
     the report and its tables are written into that folder. `limits` say what one file may cost. `on_clip(done, total)`
-    is called after each clip, `on_report(report)` before anything is written.
+    is called after each clip, `on_report(report)` before anything is written. On a CPU every usable core computes,
+    unless OMP_NUM_THREADS or an earlier import of Paddle says otherwise (`help(ppvcli)`).
 
     Raises: DatasetError, also where not one clip could be evaluated; WeightsError, ConfigError; UsageError for
-    arguments that exclude each other, or an `out` that holds other files; ReportError for one that can't be written.
+    impossible arguments or those that exclude each other, or an `out` that holds other files; ReportError for one that
+    can't be written.
     """
-    if isinstance(config, str):
-        source = Source(config)
+    _check_arguments(batch_size=batch_size, num_workers=num_workers, data_format=data_format)
+    if isinstance(config, (str, Path)):
+        source = Source(str(config))
         config = load_source(source)
     if out is not None:
         check_out_dir(Path(out))
@@ -129,6 +133,16 @@ def evaluate(
     if out is not None:
         write_report(Path(out), report, samples=clips.samples, rows=rows, labels=clips.labels)
     return report
+
+
+def _check_arguments(*, batch_size: int, num_workers: int, data_format: str | None) -> None:
+    if batch_size < 1:
+        raise UsageError(f"batch_size must be 1 or more, got {batch_size}", hint="1 takes the least memory")
+    if num_workers < 0:
+        raise UsageError(f"num_workers must be 0 or more, got {num_workers}", hint="0 decodes in this process")
+    if data_format is not None and data_format not in get_args(Format):
+        known = get_args(Format)
+        raise UnknownNameError("data_format", data_format, known, hint=f"there are: {', '.join(known)}")
 
 
 def _model_of(config: TrainConfig | None, weights: str | Path | None) -> str | None:

@@ -64,10 +64,12 @@ def load_model(name: str | ModelRow, *, weights: str | Path | None = None, num_c
     are the student's, or the student alone if the file has no teacher. `load_report` of the result, a `LoadReport`,
     says what was loaded.
 
-    Raises: UnknownNameError; WeightsNotFoundError, WeightsFormatError, UnsafeWeightsError for what is no weight file;
-    WeightsMismatchError for a file of another network, with the nearest model; OfflineError, DownloadError,
-    VerificationError where the weights come from the store.
+    Raises: UnknownNameError, UsageError; WeightsNotFoundError, WeightsFormatError, UnsafeWeightsError for what is no
+    weight file; WeightsMismatchError for a file of another network, with the nearest model; OfflineError,
+    DownloadError, VerificationError where the weights come from the store.
     """
+    if not isinstance(name, (str, ModelRow)):
+        raise UsageError(f"expected the name of a model, got {name!r}", hint="a file or run is said by weights=")
     row = get_model_row(name) if isinstance(name, str) else name
     if num_classes is not None and num_classes < 1:
         raise UsageError(f"a model needs at least one class, got num_classes {num_classes}")

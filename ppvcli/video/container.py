@@ -35,6 +35,9 @@ CONTAINERS = (
 MOST_PIXELS = 2**31 - 1
 """What FFmpeg takes for its own limit."""
 
+FIRST_FRAME = "img_00001.jpg"
+"""What a folder of frames holds; see `frame_folder.py`."""
+
 FETCH_AGAIN = "play it in another program; if that fails too, fetch or copy it again"
 
 
@@ -69,13 +72,23 @@ def check_file(path: str | Path) -> None:
             f"can't look at {str(path)!r}: {error}", hint="check path and permissions"
         ) from error
     if stat.S_ISDIR(status.st_mode):
-        raise NotAVideoFileError(
-            f"{path} is a directory, not a video file", hint=f"name the files in it: {shlex.quote(str(path))}/*"
-        )
+        raise _directory(path)
     if not stat.S_ISREG(status.st_mode):
         raise NotAVideoFileError(f"{path} is no regular file", hint=_SAVE_FIRST)
     if status.st_size == 0:
         raise EmptyFileError(f"{path} is empty: 0 bytes", hint="fetch or copy it again")
+
+
+def _directory(path: Path) -> NotAVideoFileError:
+    if (path / FIRST_FRAME).is_file():
+        return NotAVideoFileError(
+            f"{path} is a folder of frames, not a video file",
+            hint="predict takes video files; folders of frames are for training and evaluation: "
+            "ppv eval --format frames --data DIR",
+        )
+    return NotAVideoFileError(
+        f"{path} is a directory, not a video file", hint=f"name the files in it: {shlex.quote(str(path))}/*"
+    )
 
 
 def open_stream(

@@ -87,7 +87,12 @@ def read_frames(
 ) -> Frames:
     """The frames at `indices`, in that order, exactly as sequential decoding gives them: uint8 [N, H, W, 3] RGB.
 
-    Rotation metadata is applied. Raises: as `open_video` and `VideoReader.read`.
+    `indices` is a list, range or integer array, in any order and with repeats; `decoder` is `pyav`, `sequential`,
+    `opencv` or `decord`. Rotation metadata is applied.
+
+    Raises: UnknownNameError (decoder); FrameIndexError for an index below zero or past the last frame; other kinds of
+    VideoError for a file that can't give the frames, DecodeTimeoutError and FrameTooLargeError where they would cost
+    more than `limits` allow.
     """
     with open_video(path, decoder=decoder, limits=limits) as video:
         return video.read(indices)

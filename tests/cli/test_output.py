@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import typer
@@ -162,3 +163,14 @@ def test_reader_that_goes_away_is_no_error_to_talk_about(python_process: Start) 
 )
 def test_path_of_a_broken_file_stands_once(error: str, text: str) -> None:
     assert output.with_path("a/b.avi", error) == text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("args", [["bench-decode", "--help"], ["predict", "missing.mp4", "--json"], ["--version"]])
+def test_full_disk_behind_stdout_is_one_error_with_a_hint(args: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        found = subprocess.run([sys.executable, "-m", "ppvcli", *args], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert found.returncode == 1
+    first, second = found.stderr.splitlines()
+    assert first == "error: can't write the output: No space left on device"
+    assert second == "hint: free some space, or write to another place"

@@ -140,6 +140,15 @@ def test_folder_in_place_of_a_file_is_refused_with_a_pattern_for_the_shell(ppv: 
     assert answer.stderr.splitlines()[1] == f"hint: name the files in it: '{tmp_path / 'dir mixed'}'/*"
 
 
+def test_folder_of_frames_is_refused_with_the_command_that_takes_it(ppv: Ppv, tmp_path: Path) -> None:
+    (tmp_path / "img_00001.jpg").touch()
+    answer = ppv("predict", tmp_path, "--model", "tsm_efflite0_weizmann")
+    assert answer.exit_code == 1
+    first, second = answer.stderr.splitlines()
+    assert first == f"error: {tmp_path} is a folder of frames, not a video file"
+    assert second.endswith("ppv eval --format frames --data DIR")
+
+
 def test_weights_that_cannot_be_fetched_name_everything_that_helps(
     ppv: Ppv, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,6 +47,24 @@ def test_first_use_compiles_and_checks_and_later_ones_do_not(
     monkeypatch.setattr(compile, "_build", None)  # would be a TypeError
     assert compiled(replace(request_, on_compile=told.append), "onnxruntime")[1] == entry
     assert told == [MODEL]
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "auto"])
+def test_cache_on_a_full_disk_is_not_written_and_the_program_is_made_elsewhere(
+    runtime: str, request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk_usage = shutil.disk_usage
+
+    def full(path: Path) -> Any:
+        usage = disk_usage(path)
+        return usage._replace(free=0) if path.is_relative_to(tmp_path / "home") else usage
+
+    monkeypatch.setattr(shutil, "disk_usage", full)
+    _, entry = compiled(request_, runtime)
+    assert "No space left on device" in str(entry.unkept)
+    assert entry.program.is_file()
+    assert not entry.program.is_relative_to(tmp_path / "home")
+    assert not [path for path in (tmp_path / "home").rglob("*") if path.suffix != ".lock" and path.is_file()]
 
 
 def test_damaged_entry_is_compiled_anew(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:

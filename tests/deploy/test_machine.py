@@ -57,9 +57,15 @@ def test_usable_cores_respects_affinity_and_quota(
     assert machine.resolve_threads(None) == cores
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1025])
-def test_threads_out_of_range_are_refused(threads: int) -> None:
-    with pytest.raises(UsageError, match=f"threads must be between 1 and 1024, got {threads}"):
+@pytest.mark.parametrize(("threads", "expected"), [(1, 1), (2, 2), (3, 2), (1000, 2)])
+def test_threads_are_at_most_the_usable_cores(threads: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "usable_cores", lambda: 2)
+    assert machine.resolve_threads(threads) == expected
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025, 1.5, "2"])
+def test_threads_that_are_no_number_in_range_are_refused(threads: int) -> None:
+    with pytest.raises(UsageError, match=f"threads must be between 1 and 1024, got {threads!r}"):
         machine.resolve_threads(threads)
 
 

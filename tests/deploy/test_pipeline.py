@@ -60,6 +60,18 @@ def test_fault_of_the_items_is_raised_to_the_caller() -> None:
         list(map_ahead(lambda item: item, items(), workers=2))
 
 
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_fault_of_the_items_comes_after_the_results_before_it(workers: int) -> None:
+    def items() -> Iterator[int]:
+        yield from (1, 2, 3)
+        raise RuntimeError("the list ends in the middle")
+
+    results = map_ahead(lambda item: item * item, items(), workers=workers)
+    assert [next(results) for _ in range(3)] == [1, 4, 9]
+    with pytest.raises(RuntimeError, match="in the middle"):
+        next(results)
+
+
 def test_abandoned_iteration_stops_its_threads() -> None:
     done: list[int] = []
 

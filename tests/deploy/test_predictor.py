@@ -13,6 +13,7 @@ import paddle
 import pytest
 
 import ppvcli
+from ppvcli.deploy import machine
 from ppvcli.deploy import predictor as module
 from ppvcli.deploy.predictor import Predictor, predict
 from ppvcli.errors import (
@@ -117,10 +118,32 @@ def test_predict_clamps_top_k_to_the_number_of_classes(
     assert len(prediction.top) == num_shown
 
 
-@pytest.mark.parametrize("top_k", [0, -1])
-def test_predict_with_top_k_below_1_is_refused_at_once(top_k: int, small: Predictor) -> None:
-    with pytest.raises(UsageError, match=f"top_k must be 1 or more, got {top_k}"):
+@pytest.mark.parametrize("top_k", [0, -1, 2.5, "2"])
+def test_predict_with_top_k_that_is_no_count_is_refused_at_once(top_k: int, small: Predictor) -> None:
+    with pytest.raises(UsageError, match=f"top_k must be 1 or more, got {top_k!r}"):
         small.predict([], top_k=top_k)
+
+
+@pytest.mark.parametrize("sources", [b"clip.mp4", None, 3, ["clip.mp4", None], ("clip.mp4", b"clip.mp4")])
+def test_predict_of_what_is_no_path_is_a_type_error_before_anything_is_loaded(
+    sources: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "open_program", None)
+    with pytest.raises(TypeError, match=r"expected the path of a video, a str or Path, got (None|3|b'clip.mp4')"):
+        predict(sources)
+
+
+def test_iterator_with_what_is_no_path_ends_at_its_place(small: Predictor, folder: Path) -> None:
+    sources: Any = iter([folder / "short.mp4", None])
+    answers = small.predict(sources)
+    assert next(answers).error is None
+    with pytest.raises(TypeError, match="expected the path of a video"):
+        next(answers)
+
+
+def test_named_model_that_the_weights_are_not_of_is_refused_also_if_it_is_the_default(folder: Path) -> None:
+    with pytest.raises(PpvError, match="pptsmv2"):
+        predict([], model="pptsmv2", weights=folder / "run", device="cpu")
 
 
 def test_weights_without_metadata_have_numbered_classes_and_the_published_preprocessing(tmp_path: Path) -> None:
@@ -206,7 +229,10 @@ def test_next_file_is_decoded_while_the_caller_works_and_no_more(
     assert started[3].is_set()
 
 
-def test_several_files_at_once_give_the_answers_of_one_at_a_time(small: Predictor, folder: Path) -> None:
+def test_several_files_at_once_give_the_answers_of_one_at_a_time(
+    small: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "usable_cores", lambda: 3)
     names = ["short.mp4", "text.mp4", "long.mp4", "short.mp4", "missing.mp4", "long.mp4", "long.mp4"]
     paths = [folder / name for name in names]
     many = Predictor(weights=folder / "run", device="cpu", threads=3)
@@ -222,6 +248,7 @@ def test_several_files_at_once_give_the_answers_of_one_at_a_time(small: Predicto
 def test_threads_that_no_other_file_needs_decode_too(
     num_files: int, num_threads: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(machine, "usable_cores", lambda: 3)
     many = Predictor(weights=folder / "run", device="cpu", threads=3)
     seen = []
     load_frames = module.load_frames
@@ -236,6 +263,7 @@ def test_threads_that_no_other_file_needs_decode_too(
 
 
 def test_only_a_few_files_are_in_memory_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "usable_cores", lambda: 2)
     held, most = [0], [0]
     many = Predictor(weights=folder / "run", device="cpu", threads=2)
     load_frames, lock = module.load_frames, threading.Lock()

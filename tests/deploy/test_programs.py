@@ -100,6 +100,13 @@ def test_openvino_gives_the_logits_of_the_network(made: Made) -> None:
     np.testing.assert_allclose(logits, made.logits, rtol=0, atol=3 * made.tolerance)
 
 
+def test_openvino_program_that_cannot_be_written_is_an_os_error(made: Made, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    (tmp_path / "inference.xml").mkdir()
+    with pytest.raises(OSError, match="OpenVINO says"):
+        write_openvino(made.folder / "inference.onnx", tmp_path / "inference.xml")
+
+
 def test_network_answers_as_before_after_it_was_written(made: Made) -> None:
     # rounding only: the branches of PP-TSMv2 are merged
     np.testing.assert_allclose(made.answer(), made.logits, rtol=0, atol=made.tolerance)

@@ -60,7 +60,7 @@ def check_plot_path(path: Path) -> None:
 def plot_report(report: DecodeReport, path: Path) -> None:
     """Draws wall time per sample: bars to the median, a whisker to the 95th percentile, one panel a video.
 
-    Raises: UsageError, as `check_plot_path`.
+    Raises: UsageError, as `check_plot_path`, and where writing fails.
     """
     check_plot_path(path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -81,8 +81,13 @@ def plot_report(report: DecodeReport, path: Path) -> None:
     figure.suptitle(f"{report.num_segments} frames of a video: ms to open and decode (bar median, line to p95)")
     for number, (name, bars) in enumerate(panels, start=1):
         _draw_panel(figure.add_subplot(rows, columns, number), libs, bars, title=name, base=report.base)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    try:
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=150)
+    except OSError as error:
+        raise UsageError(
+            f"can't plot into {path}: {error.strerror or error}", hint="free some space there, or plot elsewhere"
+        ) from error
 
 
 def _draw_panel(axes: Axes, libs: Sequence[str], bars: Mapping[str, Bar], *, title: str, base: str) -> None:

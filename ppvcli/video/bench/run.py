@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from ppvcli.arguments import as_names
 from ppvcli.errors import UnknownNameError, UsageError, VideoError, VideoNotFoundError
 from ppvcli.results import DecodeContestant, DecodeReport
 from ppvcli.specs import VIDEO_SUFFIXES
@@ -22,7 +23,7 @@ OnRun = Callable[[int, int], None]
 
 def bench_decode(
     files: str | Path | Sequence[str | Path] | None = None,
-    libs: Sequence[str] | None = None,
+    libs: str | Sequence[str] | None = None,
     *,
     frames: int = 16,
     repeat: int = 10,
@@ -37,16 +38,16 @@ def bench_decode(
     segment to RGB. All its frames are compared with those of sequential decoding. A library that gives no answer for
     `timeout_s` is ended and has failed on that video.
 
-    `files` are videos and folders of videos; None renders some. `libs` are names of `CONTESTANTS`; None takes `ppv`,
-    `pyav`, `opencv` and `decord`, and whichever of the others is installed. What is not installed is reported as such.
-    `base` is the library that speeds are relative to; None takes the first one that can be used.
+    `files` are videos and folders of videos; None renders some. `libs` are names of `CONTESTANTS`, or one; None takes
+    `ppv`, `pyav`, `opencv` and `decord`, and whichever of the others is installed. What is not installed is reported as
+    such. `base` is the library that speeds are relative to; None takes the first one that can be used.
 
     Raises:
         UnknownNameError: a library that is none of ours.
         UsageError: no library to measure, no run, no frame, or a base that can't take part.
         VideoError: there is no video at any of the paths.
     """
-    names = _check_names(libs)
+    names = _check_names(None if libs is None else as_names(libs))
     if base is not None and base not in names:
         raise UsageError(f"the base {base} is not among the libraries: {', '.join(names)}", hint=f"--base {names[0]}")
     if frames < 1 or repeat < 1 or timeout_s <= 0:

@@ -556,6 +556,17 @@ def test_plot_into_an_impossible_file_is_refused(name: str, message: str, report
         plot_report(report, tmp_path / name)
 
 
+def test_plot_on_a_full_disk_names_the_file(
+    report: DecodeReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **settings: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    with pytest.raises(UsageError, match=r"can't plot into .*plot\.png: No space left on device"):
+        plot_report(report, tmp_path / "plot.png")
+
+
 def test_plot_without_matplotlib_says_how_to_install_it(
     report: DecodeReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
