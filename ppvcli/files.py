@@ -10,8 +10,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
-
 LOCK_NAME = ".lock"
 
 
@@ -70,6 +68,8 @@ def holding(folder: Path, *, wait: bool) -> Iterator[None]:
 
     Raises: filelock.Timeout without `wait`, where another process holds it; other OSErrors of the disk.
     """
+    import filelock
+
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / LOCK_NAME)
     with contextlib.suppress(NotImplementedError):
