@@ -32,7 +32,6 @@ from tests.datasets.fake_ucf101 import (
     write_clips,
     write_lists,
     write_rar,
-    write_source,
     write_tar,
     write_zip,
 )
@@ -40,18 +39,6 @@ from tests.weights.file_server import FileServer, serve
 
 WANTED = selected_paths()
 NUM_ABSENT = sum(path.split("/")[0] in SELECTED for path in listed_paths()) - len(WANTED)
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_source(tmp_path_factory.mktemp("source"))
-
-
-@pytest.fixture
-def classes(tmp_path: Path) -> Path:
-    path = tmp_path / "classes.txt"
-    path.write_text("".join(f"{name}\n" for name in SELECTED))
-    return path
 
 
 @pytest.fixture

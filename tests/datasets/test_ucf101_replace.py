@@ -16,14 +16,12 @@ from ppvcli.datasets.progress import PrepareProgress
 from ppvcli.datasets.ucf101 import PreparedDataset
 from ppvcli.errors import DatasetError, UsageError
 from tests.datasets.fake_ucf101 import (
-    SELECTED,
     files_below,
     listed_paths,
     selected_paths,
     tree,
     write_clips,
     write_lists,
-    write_source,
     write_tar,
     write_zip,
 )
@@ -31,18 +29,6 @@ from tests.datasets.fake_ucf101 import (
 Prepare = Callable[..., PreparedDataset]
 
 WANTED = selected_paths()
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_source(tmp_path_factory.mktemp("source"))
-
-
-@pytest.fixture
-def classes(tmp_path: Path) -> Path:
-    path = tmp_path / "classes.txt"
-    path.write_text("".join(f"{name}\n" for name in SELECTED))
-    return path
 
 
 @pytest.fixture
