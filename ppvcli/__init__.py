@@ -82,18 +82,12 @@ def __getattr__(name: str) -> Any:
 
 def _use_all_cores() -> None:
     """Imports Paddle with the settings of the commands; nothing where somebody has imported it already."""
-    import os
     import sys
 
-    if "paddle" in sys.modules:
-        return
-    from ppvcli.deploy.machine import usable_cores
-    from ppvcli.engine.cpu import set_threads, tune_math_library
-    from ppvcli.models.device import load_paddle
+    if "paddle" not in sys.modules:
+        from ppvcli.api import start_paddle
 
-    tune_math_library(os.environ)
-    set_threads(os.environ, None, default=usable_cores())
-    load_paddle()  # which would say that more than one thread was asked for
+        start_paddle()
 
 
 def __dir__() -> list[str]:

@@ -105,3 +105,23 @@ def prepare_ucf101_66(
         force=force,
     )
     return ucf101.prepare(Path(out), request, report=progress or (lambda _: None))
+
+
+def start_paddle(threads: int | None = None, *, num_processes: int = 1) -> None:
+    """Imports Paddle with the best settings for this processor, which it reads from `os.environ` at its import only.
+
+    It computes with `threads`, at most the cores that this process may use. None is what the user has set in
+    OMP_NUM_THREADS, else the share of the cores that one of `num_processes` has.
+
+    Raises: UsageError for an impossible number of threads.
+    """
+    import os
+
+    from ppvcli.deploy.machine import resolve_threads, usable_cores
+    from ppvcli.engine.cpu import set_threads, tune_math_library
+    from ppvcli.models.device import load_paddle
+
+    tune_math_library(os.environ)
+    number = None if threads is None else resolve_threads(threads)
+    set_threads(os.environ, number, default=max(1, usable_cores() // num_processes))
+    load_paddle()

@@ -233,6 +233,14 @@ class EpochResult:
     """(path, error) of the training clips that were skipped."""
 
 
+def rank_epoch(val_top1: float, val_loss: float | None) -> tuple[float, float]:
+    """By what epochs are compared, the best one lowest: the top-1 on held-out clips, then the loss there.
+
+    A loss that is no number, or None as in `log.jsonl`, is the highest.
+    """
+    return -val_top1, val_loss if val_loss is not None and math.isfinite(val_loss) else math.inf
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
     """A finished run."""

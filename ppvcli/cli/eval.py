@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -122,14 +121,9 @@ def evaluate(
         from ppvcli.video.protocols import get_protocol
 
         get_protocol(protocol)  # before something is downloaded for nothing
-    from ppvcli.deploy.machine import resolve_threads, usable_cores
-    from ppvcli.engine.cpu import set_threads, tune_math_library
-    from ppvcli.models.device import load_paddle
+    from ppvcli.api import start_paddle
 
-    # before Paddle is imported, and for this process alone
-    tune_math_library(os.environ)
-    set_threads(os.environ, None if threads is None else resolve_threads(threads), default=usable_cores())
-    load_paddle()
+    start_paddle(threads)
     from ppvcli.engine.eval_clips import default_out_dir
     from ppvcli.engine.evaluate import evaluate
     from ppvcli.engine.reports import check_out_dir

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -33,16 +32,9 @@ class Run:
         self, settings: TrainConfig | None, run_dir: Path, *, source: Source | None = None, data: Path | None = None
     ) -> None:
         """Trains into `run_dir`, or goes on with what is there, and the clips in `data`, where `settings` is None."""
-        from ppvcli.deploy.machine import resolve_threads, usable_cores
-        from ppvcli.engine.cpu import set_threads, tune_math_library
-        from ppvcli.models.device import load_paddle
+        from ppvcli.api import start_paddle
 
-        # before Paddle is imported, and for this process and those it starts alone
-        tune_math_library(os.environ)
-        num_processes = 1 if self.cluster is None else self.cluster.num_processes
-        threads = None if self.threads is None else resolve_threads(self.threads)
-        set_threads(os.environ, threads, default=max(1, usable_cores() // num_processes))
-        load_paddle()
+        start_paddle(self.threads, num_processes=1 if self.cluster is None else self.cluster.num_processes)
         from ppvcli.datasets.catalog import describe_leftovers
         from ppvcli.engine.checkpoint import CONFIG_FILE, num_finished_epochs
         from ppvcli.engine.curves import CURVES_FILE

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from pathlib import Path
-from typing import Any
 
 from ppvcli.cli import output
 from ppvcli.errors import WeightsNotFoundError
@@ -24,6 +22,7 @@ def describe_unfinished(weights: str | Path) -> str | None:
 
     The run's config and log say it.
     """
+    from ppvcli.results import rank_epoch
     from ppvcli.weights.formats import BEST_WEIGHTS, resolve_weights_path
 
     try:
@@ -35,12 +34,8 @@ def describe_unfinished(weights: str | Path) -> str | None:
         done = [line for line in map(json.loads, lines) if line["kind"] == "epoch"]
         if epochs is None or not 0 < len(done) < int(epochs[1]):
             return None
-        epoch = (min(done, key=_rank) if path.name == BEST_WEIGHTS.name else done[-1])["epoch"]
+        best = min(done, key=lambda line: rank_epoch(line["val_top1"], line["val_loss"]))
+        epoch = (best if path.name == BEST_WEIGHTS.name else done[-1])["epoch"]
     except (WeightsNotFoundError, OSError, ValueError, KeyError, TypeError):
         return None
     return f"{run_dir} is not finished: weights of epoch {epoch} of {epochs[1]}"
-
-
-def _rank(epoch: dict[str, Any]) -> tuple[float, float]:
-    """Of a line of the log, the best one lowest: as `engine.checkpoint.best_epoch`, which needs Paddle."""
-    return -epoch["val_top1"], math.inf if epoch["val_loss"] is None else epoch["val_loss"]

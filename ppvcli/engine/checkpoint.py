@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import safetensors
 
 from ppvcli.engine.ema import WeightAverage
 from ppvcli.errors import WeightsFormatError, WeightsMismatchError
-from ppvcli.results import EpochResult, EvalReport, TrainResult
+from ppvcli.results import EpochResult, EvalReport, TrainResult, rank_epoch
 from ppvcli.weights.formats import (
     CHECKPOINT_MODEL_PREFIX,
     CHECKPOINT_OPTIMIZER_PREFIX,
@@ -158,15 +157,8 @@ def train_result(run_dir: Path, state: RunState, *, model: str, val: EvalReport)
 
 
 def best_epoch(epochs: Sequence[EpochResult]) -> int:
-    """The number of the epoch with the best top-1 on held-out clips; of several the lowest loss there, then the first.
-
-    A loss that is no number is the highest.
-    """
-
-    def rank(result: EpochResult) -> tuple[float, float]:
-        return (-result.val_top1, result.val_loss if math.isfinite(result.val_loss) else math.inf)
-
-    return min(epochs, key=rank).epoch
+    """The number of the best epoch by `rank_epoch`; of equal ones the first."""
+    return min(epochs, key=lambda result: rank_epoch(result.val_top1, result.val_loss)).epoch
 
 
 def _read_prefixed(path: Path, prefix: str) -> dict[str, np.ndarray]:
