@@ -6,6 +6,7 @@ nothing depends on; or that the headers (headers/) leave a doubt.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ from ppvcli.video.limits import Watch
 
 KEPT_PACKET_BYTES = 128 << 20
 """Packets stay in memory up to this many bytes; those of larger files are read again where they are needed."""
+
+DEMUXED_TOGETHER = 16
+"""Packets that are demuxed before the clock is looked at."""
 
 BATCH_PACKETS = 4096
 BATCH_BYTES = 8 << 20
@@ -129,18 +133,19 @@ def checked_packets(
     batch: list[av.Packet] = []
     num_bytes = 0
     is_over = False
+    packets = container.demux(stream)
     try:
-        for packet in container.demux(stream):
+        while some := list(itertools.islice(packets, DEMUXED_TOGETHER)):
             watch.check_time()
-            if is_over or packet.is_corrupt or packet.is_discard:
+            sizes = [packet.size for packet in some]
+            if is_over or 0 in sizes[:-1] or any(packet.is_corrupt or packet.is_discard for packet in some):
                 raise UntrustedError("packets that are empty, damaged or not to be shown")
-            size = packet.size
-            if not size:
+            if sizes[-1] == 0:  # what the last packet has to be
                 is_over = True
-                continue
-            batch.append(packet)
-            num_bytes += size
-            if len(batch) == BATCH_PACKETS or num_bytes >= BATCH_BYTES:
+                some.pop()
+            batch += some
+            num_bytes += sum(sizes)
+            if len(batch) >= BATCH_PACKETS or num_bytes >= BATCH_BYTES:
                 yield _without_new_parameters(batch)
                 batch, num_bytes = [], 0
         if batch:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 Rows = npt.NDArray[np.int64]
 
 _WORD_BYTES = 8
+_HALF = np.uint64(32)
 _TOP_BIT = np.uint64(1 << 63)
 _MOST_ZEROS = 15
 _EXPONENT_OF_TOP_BIT = 1023 + 31
@@ -105,25 +106,33 @@ class HeaderRows:
             return np.zeros(0, dtype=np.int64)
         positions, windows = self._look(rows)
         # how many zeros a number begins with follows from its exponent as a float64, which is small for 0, too
-        zeros = _EXPONENT_OF_TOP_BIT - ((windows >> np.uint64(32)).astype(np.float64).view(np.int64) >> 52)
-        if zeros.max() > _MOST_ZEROS:
+        zeros = (windows >> _HALF).astype(np.float64).view(np.int64)
+        zeros >>= 52
+        np.subtract(_EXPONENT_OF_TOP_BIT, zeros, out=zeros)
+        if np.maximum.reduce(zeros) > _MOST_ZEROS:
             self._bad[rows[zeros > _MOST_ZEROS]] = True
             np.minimum(zeros, _MOST_ZEROS, out=zeros)
         zeros <<= 1
         positions += zeros
-        self._positions[rows] = positions + 1
-        windows >>= (63 - zeros).view(np.uint64)
-        return windows.view(np.int64) - 1
+        positions += 1
+        self._positions[rows] = positions
+        np.subtract(63, zeros, out=zeros)
+        windows >>= zeros.view(np.uint64)
+        numbers = windows.view(np.int64)
+        numbers -= 1
+        return numbers
 
     def se(self, rows: Rows) -> npt.NDArray[np.int64]:
         """Signed Exp-Golomb numbers."""
         codes = self.ue(rows)
-        return np.where(codes & 1, (codes + 1) >> 1, -(codes >> 1))
+        sizes = codes + 1
+        sizes >>= 1
+        return np.where(codes & 1, sizes, -sizes)
 
     def _look(self, rows: Rows) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
         """The position of each row, and the bits from there on: at least 57 of them, at the top of 64."""
         positions = self._positions[rows]
         # past all headers there is nothing to read; past one's own it is marked bad
-        windows = self._words[np.minimum(positions >> 3, len(self._words) - 1)]
+        windows = self._words.take(positions >> 3, mode="clip")
         windows <<= (positions & 7).view(np.uint64)
         return positions, windows

@@ -11,6 +11,7 @@ Source: ITU-T H.264 (08/2021), 7.3 and 8.2.1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,15 @@ from ppvcli.video.headers.bits import BitsEndError, HeaderRows
 from ppvcli.video.headers.h264_parameters import PictureParameters, SequenceParameters, parse_pps, parse_sps
 from ppvcli.video.headers.h264_slices import IDR_SLICE, I, parse_slice_headers
 from ppvcli.video.headers.order import CodedOrder, UntrustedError, reorder_depth
-from ppvcli.video.headers.units import HEADER_BYTES, Units, check_pictures, split_units, unescaped, units_by_start_code
+from ppvcli.video.headers.units import (
+    HEADER_BYTES,
+    Units,
+    begins_run,
+    check_pictures,
+    split_units,
+    unescaped,
+    units_by_start_code,
+)
 
 SLICE, SEI, SPS, PPS, DELIMITER, FILLER = 1, 6, 7, 8, 9, 12
 SEI_RECOVERY_POINT, SEI_DISPLAY_ORIENTATION = 6, 47
@@ -41,7 +50,7 @@ class H264Scan:
             self._read_extradata(extradata)
 
     def feed(self, packets: Sequence[bytes]) -> None:
-        if self._length_bytes and any(len(packet) > 4 and packet[0] == 1 for packet in packets):
+        if self._length_bytes and 1 in map(itemgetter(0), packets):
             raise UntrustedError("a packet that looks like a header")
         units = split_units(packets, width=self._length_bytes, least=2)
         kinds = units.data[units.starts] & 0x1F
@@ -71,7 +80,7 @@ class H264Scan:
             raise UntrustedError("no parameter set")
         fields = {name: np.concatenate([part[name] for part in self._slices]) for name in self._slices[0]}
         packets = fields["packet"]
-        is_first = np.diff(packets, prepend=-1) > 0
+        is_first = begins_run(packets)
         for name in ("unit", "frame_num", "poc_lsb"):
             if (fields[name] != fields[name][is_first][packets]).any():
                 raise UntrustedError("slices of one picture contradict each other")
@@ -148,7 +157,7 @@ class H264Scan:
             period = np.cumsum(is_start)
             order = np.lexsort((pocs, period))
             same_period = np.diff(period[order]) == 0
-            is_first = np.diff(period[order], prepend=0) > 0
+            is_first = begins_run(period[order])
             if (np.diff(pocs[order])[same_period] <= 0).any() or not is_start[order[is_first]].all():
                 raise UntrustedError("two pictures with one place in the order")
             ranks = np.empty(num_pictures, dtype=np.int64)

@@ -30,15 +30,17 @@ def parse_slice_headers(
     rows.mark_bad(everyone[(slice_type > 9) | (slice_type % 5 > I)])
     slice_type %= 5
     pps_ids = rows.ue(everyone)
-    rows.mark_bad(everyone[~np.isin(pps_ids, list(sets))])
     frame_num = rows.u(everyone, sps.frame_num_bits)
     is_idr = (units & 0x1F) == IDR_SLICE
     rows.ue(everyone[is_idr])
     poc_lsb = rows.u(everyone, sps.poc_lsb_bits) if sps.poc_type == 0 else np.zeros(len(everyone), dtype=np.int64)
+    has_set = np.zeros(len(everyone), dtype=bool)
     for number, pps in sets.items():
+        has_set |= pps_ids == number
         chosen = everyone[pps_ids == number]
         if len(chosen):
             _parse_rest(rows, chosen, pps=pps, sps=sps, slice_type=slice_type, units=units, is_idr=is_idr)
+    rows.mark_bad(everyone[~has_set])
     return {"unit": units, "slice_type": slice_type, "frame_num": frame_num, "poc_lsb": poc_lsb}
 
 

@@ -24,6 +24,7 @@ from ppvcli.video.headers.units import (
     HEADER_BYTES,
     MOST_HEADER_BYTES,
     Units,
+    begins_run,
     check_pictures,
     split_units,
     unescaped,
@@ -87,7 +88,7 @@ class HevcScan:
             raise UntrustedError("no parameter set")
         slices = {name: np.concatenate([part[name] for part in self._slices]) for name in self._slices[0]}
         packets = slices["packet"]
-        is_first = np.diff(packets, prepend=-1) > 0
+        is_first = begins_run(packets)
         slices["poc_lsb"] = np.where(slices["is_dependent"], slices["poc_lsb"][is_first][packets], slices["poc_lsb"])
         for name in ("kind", "layer", "pps_ids", "poc_lsb"):
             if (slices[name] != slices[name][is_first][packets]).any():
@@ -110,6 +111,8 @@ class HevcScan:
                 self._take_unit(_unit_kind(extradata[start:end]), extradata[start:end])
             return
         self._length_bytes = (extradata[21] & 3) + 1
+        if self._length_bytes == 3:  # the standard has none
+            raise UntrustedError("a damaged header")
         place = 23
         for _ in range(extradata[22]):
             kind, count = extradata[place : place + 1], int.from_bytes(extradata[place + 1 : place + 3], "big")

@@ -25,7 +25,7 @@ MOST_UNITS = 1024
 EXTENDED_SAR = 255
 """The shape of pixels that is spelt out."""
 
-_SEARCHED_BYTES = 1 << 20
+_SEARCHED_PAIRS = 1 << 17
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Units:
         Returns uint8 [N, num_bytes], and the number of bytes of each that belong to it.
         Raises: UntrustedError for what must not be in a unit.
         """
-        headers = np.lib.stride_tricks.sliding_window_view(self.data, num_bytes)[self.starts[chosen] + skip]
+        headers = _from_each_byte(self.data, num_bytes)[self.starts[chosen] + skip]
         sizes = np.minimum(self.ends[chosen] - self.starts[chosen] - skip, num_bytes)
         has_zeros = ((headers[:, :-1] | headers[:, 1:]) == 0).any(axis=1)
         for row in np.flatnonzero(has_zeros).tolist():
@@ -68,14 +68,15 @@ def split_units(packets: Sequence[bytes], *, width: int, least: int) -> Units:
     Raises: UntrustedError where lengths don't add up, or a packet does not begin with a start code.
     """
     data = np.frombuffer(b"".join([*packets, bytes(MOST_HEADER_BYTES)]), dtype=np.uint8)
-    bounds = np.cumsum([len(packet) for packet in packets])
+    sizes = np.array([len(packet) for packet in packets])
+    bounds = sizes.cumsum()
     if width:
-        units = _split_by_length(data, bounds, width=width, least=least)
+        units = _split_by_length(data, bounds - sizes, bounds, width=width, least=least)
         _refuse_start_codes(units)
         return units
     found = [
-        (number, end - len(packet) + first, end - len(packet) + last)
-        for number, (packet, end) in enumerate(zip(packets, bounds.tolist(), strict=True))
+        (number, begin + first, begin + last)
+        for number, (packet, begin) in enumerate(zip(packets, (bounds - sizes).tolist(), strict=True))
         for first, last in units_by_start_code(packet)
     ]
     numbers, starts, ends = np.array(found, dtype=np.int64).T
@@ -84,19 +85,26 @@ def split_units(packets: Sequence[bytes], *, width: int, least: int) -> Units:
     return Units(data=data, packets=numbers, starts=starts, ends=ends)
 
 
-def _split_by_length(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64], *, width: int, least: int) -> Units:
-    """The first unit of every packet at once, then the second of those that have one, ..."""
+def _split_by_length(
+    data: npt.NDArray[np.uint8],
+    places: npt.NDArray[np.int64],
+    bounds: npt.NDArray[np.int64],
+    *,
+    width: int,
+    least: int,
+) -> Units:
+    """The first unit of every packet at once, then the second of those that have one, ...
+
+    Packets begin at `places` and end at `bounds`.
+    """
+    length_at = np.ndarray((len(data) - width + 1,), f">u{width}", buffer=data, strides=(1,))
     numbers = np.arange(len(bounds))
-    places = bounds - np.diff(bounds, prepend=0)
     found: list[tuple[npt.NDArray[np.int64], ...]] = []
     while len(numbers):
         starts = places + width
         if len(found) == MOST_UNITS or (starts > bounds).any():
             raise UntrustedError("lengths that don't add up")
-        lengths = np.zeros(len(numbers), dtype=np.int64)
-        for byte in range(width):
-            lengths <<= 8
-            lengths |= data[places + byte]
+        lengths = length_at[places].astype(np.int64)
         places = starts + lengths
         if (places > bounds).any() or (lengths < least).any():
             raise UntrustedError("lengths that don't add up")
@@ -104,21 +112,29 @@ def _split_by_length(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64],
         goes_on = places < bounds
         numbers, places, bounds = numbers[goes_on], places[goes_on], bounds[goes_on]
     numbers, starts, ends = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    order = np.argsort(starts)
+    order = np.argsort(starts, kind="stable")  # fast for what is nearly sorted
     return Units(data=data, packets=numbers[order], starts=starts[order], ends=ends[order])
 
 
 def _refuse_start_codes(units: Units) -> None:
     """FFmpeg takes a start code for the beginning of another unit, even where units have lengths."""
-    data, end = units.data, int(units.ends[-1])
-    for begin in range(0, end, _SEARCHED_BYTES):
-        zeros = np.flatnonzero(data[begin : min(begin + _SEARCHED_BYTES + 1, end)] == 0)
-        pairs = zeros[:-1][np.diff(zeros) == 1] + begin
-        codes = pairs[data[pairs + 2] == 1]
+    data = units.data
+    pairs = data[: int(units.ends[-1]) + 2 & -2].view("<u2")
+    for begin in range(0, len(pairs), _SEARCHED_PAIRS):
+        # of the bytes 0 0 1, either the first two are at an even place or the last two
+        evens = 2 * (np.flatnonzero((pairs[begin : begin + _SEARCHED_PAIRS] & 0xFEFF) == 0) + begin)
+        firsts = evens - (data[evens + 1] == 1)
+        is_code = (firsts >= 0) & (data[firsts] == 0) & (data[firsts + 1] == 0) & (data[firsts + 2] == 1)
+        codes = firsts[is_code]
         owners = np.searchsorted(units.starts, codes, side="right") - 1
         # the bytes of a length may look like one
         if ((owners >= 0) & (codes + 3 <= units.ends[owners])).any():
             raise UntrustedError("a start code inside of a unit")
+
+
+def _from_each_byte(data: npt.NDArray[np.uint8], num_bytes: int) -> npt.NDArray[np.uint8]:
+    """A view, uint8 [N, num_bytes]: `num_bytes` of `data` from its first byte on, from its second, ..."""
+    return np.ndarray((len(data) - num_bytes + 1, num_bytes), np.uint8, buffer=data, strides=(1, 1))
 
 
 def units_by_start_code(data: bytes) -> list[tuple[int, int]]:
@@ -140,12 +156,19 @@ def units_by_start_code(data: bytes) -> list[tuple[int, int]]:
     return units
 
 
+def begins_run(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """bool [N]: whether each number differs from the one before; the first does."""
+    is_new = np.ones(len(numbers), dtype=bool)
+    np.not_equal(numbers[1:], numbers[:-1], out=is_new[1:])
+    return is_new
+
+
 def check_pictures(packets: npt.NDArray[np.int64], is_first: npt.NDArray[np.bool_], *, num_packets: int) -> None:
     """Passes if every packet is one picture: `packets` has that of each slice, `is_first` those that begin a picture.
 
     Raises: UntrustedError.
     """
-    if not is_first[np.diff(packets, prepend=-1) > 0].all():
+    if not is_first[begins_run(packets)].all():
         raise UntrustedError("a picture without its first slice")
     counts = np.bincount(packets[is_first], minlength=num_packets)
     if (counts != 1).any():
