@@ -90,7 +90,8 @@ def kinetics_clips(folder: Path) -> list[Path]:
 def encode(source: Path, encoding: Encoding, folder: Path) -> Path:
     """A clip there and back again, as often as it takes."""
     width, height = encoding.size_wh
-    path = folder / f"{source.stem}_{encoding.codec}_{height}p_gop{encoding.gop}_{encoding.seconds}s.mp4"
+    encoder, options = ENCODERS[encoding.codec]
+    path = folder / f"{source.stem}_{encoder}_{height}p_gop{encoding.gop}_{encoding.seconds}s.mp4"
     if path.exists():
         return path
     with av.open(str(source)) as container:
@@ -99,11 +100,11 @@ def encode(source: Path, encoding: Encoding, folder: Path) -> Path:
         ]
     there_and_back = frames + frames[-2:0:-1]
     partial = path.with_name(f"partial_{path.name}")
-    encoder, options = ENCODERS[encoding.codec]
     with av.open(str(partial), "w") as container:
         stream = container.add_stream(encoder, rate=FRAMES_PER_S, options={**options, "g": str(encoding.gop)})
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.thread_type = "FRAME"  # as `ffmpeg` does; PyAV's SLICE makes of a picture as many slices
         for index in range(encoding.seconds * FRAMES_PER_S):
             planes = there_and_back[index % len(there_and_back)].to_ndarray()
             container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
