@@ -129,6 +129,8 @@ class EvalReport:
     """Clips that can't be decoded and, by request, don't count."""
     failures: tuple[tuple[str, str], ...] = ()
     """(path, error) of every clip that could not be decoded."""
+    damaged: tuple[tuple[str, str], ...] = ()
+    """(path, what decoding complained of) of clips that are cut off or damaged; they count by what they do show."""
     wrong: tuple[tuple[str, str, str], ...] = ()
     """(path, true label, predicted label) of every decoded clip whose best class is another one."""
     setup: EvalSetup | None = None
@@ -160,6 +162,7 @@ class EvalReport:
             "loss": self.loss if math.isfinite(self.loss) else None,
             "classes": [each.to_dict() for each in self.classes],
             "failures": [list(failure) for failure in self.failures],
+            "damaged": [list(clip) for clip in self.damaged],
             "wrong": [list(clip) for clip in self.wrong],
         }
         if self.setup is None:
@@ -179,6 +182,7 @@ class EvalReport:
             classes=tuple(ClassResult(**{name: each[name] for name in counts}) for each in tree["classes"]),
             num_skipped=tree["num_skipped"],
             failures=tuple((path, error) for path, error in tree["failures"]),
+            damaged=tuple((path, damage) for path, damage in tree.get("damaged", ())),  # not in early reports
             wrong=tuple((path, true, predicted) for path, true, predicted in tree["wrong"]),
             setup=EvalSetup(**tree["setup"]) if "setup" in tree else None,
         )

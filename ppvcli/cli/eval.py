@@ -37,6 +37,8 @@ MAX_CLASSES = 30
 NUM_WORST = 10
 NUM_WRONG = 20
 """Mistakes that are shown; predictions.jsonl has all."""
+NUM_DAMAGED = 10
+"""Damaged clips that are named; report.json has all."""
 WEAK = 0.5
 BAR_WIDTH = 24
 
@@ -237,6 +239,7 @@ def _tell(report: EvalReport, *, weights: Path | None) -> None:
     fate = "left out" if report.num_skipped else "counted as wrong"
     for path, error in report.failures:
         output.show_warning(f"{output.with_path(path, error)} ({fate})")
+    show_damaged(report)
     setup = report.setup
     if setup is not None and setup.num_trained_on:
         total = report.num_clips + report.num_skipped
@@ -248,6 +251,14 @@ def _tell(report: EvalReport, *, weights: Path | None) -> None:
         from ppvcli.datasets.split_file import describe_newer
 
         output.show_note(describe_newer(setup.num_newer, setup.data))
+
+
+def show_damaged(report: EvalReport) -> None:
+    """Warns of the clips that count although they are damaged."""
+    for path, damage in report.damaged[:NUM_DAMAGED]:
+        output.show_warning(f"{path} is damaged ({damage}): counted by the frames that can be decoded")
+    if len(report.damaged) > NUM_DAMAGED:
+        output.show_warning(f"{len(report.damaged) - NUM_DAMAGED} more clips are damaged")
 
 
 def _table(results: list[ClassResult], *, num_classes: int) -> RenderableType:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppvcli.cli import output
+from ppvcli.cli.eval import show_damaged
 from ppvcli.cli.train_progress import open_watcher
 from ppvcli.errors import InterruptedRunError
 
@@ -86,4 +87,5 @@ def show_result(result: TrainResult) -> None:
     for failures, fate in ((skipped, "skipped in training"), (result.val.failures, "counted as wrong")):
         for clip, reason in failures:
             output.show_warning(f"{output.with_path(clip, reason)} ({fate})")
+    show_damaged(result.val)
     output.show_hint(f"ppv eval --weights {result.run_dir}, or ppv predict CLIP --weights {result.run_dir}")

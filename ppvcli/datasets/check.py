@@ -8,11 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from ppvcli.datasets.annotations import Sample, Split
-from ppvcli.datasets.workers import HAVE_WORKERS, Crew, Result, WorkerDiedError, map_here
+from ppvcli.datasets.workers import HAVE_WORKERS, Crew, Output, Result, WorkerDiedError, map_here
 from ppvcli.errors import UsageError, VideoError
 from ppvcli.files import check_writable, write_text
 from ppvcli.results import DataCheck
@@ -20,7 +17,6 @@ from ppvcli.video.check import check_clip
 from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits
 
 _HEADER = "problem\twhat\tdetail\n"
-_MAX_REMARK_BYTES = 4096
 
 _Copy = tuple[str, str]
 """Path, other path."""
@@ -46,8 +42,8 @@ def check_data(
     for done, (item, result) in enumerate(_results(samples, _Checker(limits), num_workers=num_workers), start=1):
         if isinstance(result, VideoError):
             broken.append((str(item.path), result.message))
-        elif result.size:
-            doubtful.append((str(item.path), result.tobytes().decode("utf-8", errors="replace")))
+        elif result.note is not None:
+            doubtful.append((str(item.path), result.note))
         if on_clip is not None:
             on_clip(done, len(samples))
     repeated, in_two_classes, on_both_sides = _find_copies(split)
@@ -119,10 +115,9 @@ class _Item:
 class _Checker:
     limits: DecodeLimits
 
-    def __call__(self, item: _Item) -> npt.NDArray[np.uint8]:
-        """The remark as UTF-8, or nothing."""
-        remark = check_clip(item.path, item.num_frames, limits=self.limits) or ""
-        return np.frombuffer(remark.encode("utf-8", errors="replace")[:_MAX_REMARK_BYTES], np.uint8)
+    def __call__(self, item: _Item) -> Output:
+        """The remark, or None."""
+        return Output(check_clip(item.path, item.num_frames, limits=self.limits))
 
 
 def _results(items: Sequence[_Item], checker: _Checker, *, num_workers: int) -> Iterator[tuple[_Item, Result]]:
@@ -132,7 +127,7 @@ def _results(items: Sequence[_Item], checker: _Checker, *, num_workers: int) -> 
         return
     remaining = list(items)
     while remaining:
-        crew = Crew(checker, num_workers=num_workers, num_slots=8 * num_workers, max_bytes=_MAX_REMARK_BYTES)
+        crew = Crew(checker, num_workers=num_workers, num_slots=8 * num_workers, max_bytes=0)
         num_done = 0
         try:
             for item, result in zip(remaining, crew.map(remaining), strict=True):

@@ -12,10 +12,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from ppvcli.datasets.workers import HAVE_WORKERS, Crew, WorkerDiedError, map_here
+from ppvcli.datasets.workers import HAVE_WORKERS, Crew, Output, WorkerDiedError, map_here
 from ppvcli.errors import DatasetError, VideoError
 from ppvcli.video.frame_folder import FRAME_NAME, frame_name
 
@@ -23,7 +20,6 @@ JPEG_QUALITY = 95
 """Of OpenCV's encoder, with colour at half resolution (4:2:0); what the reference's extraction has."""
 
 _FRAMES_AT_ONCE = 256
-_COUNT = np.dtype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +50,14 @@ def extract_frames(jobs: Sequence[FrameJob], *, num_workers: int) -> Generator[F
         results = map_here(extract_clip, jobs)
     else:
         num_workers = min(num_workers, len(jobs))
-        crew = Crew(extract_clip, num_workers=num_workers, num_slots=8 * num_workers, max_bytes=_COUNT.itemsize)
+        crew = Crew(extract_clip, num_workers=num_workers, num_slots=8 * num_workers, max_bytes=0)
         results = crew.map(jobs)
     try:
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, VideoError):
                 yield FrameResult(job=job, num_frames=0, error=result.message)
             else:
-                yield FrameResult(job=job, num_frames=int(result.view(_COUNT)[0]))
+                yield FrameResult(job=job, num_frames=result.note)
     except WorkerDiedError as error:
         clip = f" while it read {error.item.clip}" if isinstance(error.item, FrameJob) else ""
         raise DatasetError(
@@ -70,13 +66,13 @@ def extract_frames(jobs: Sequence[FrameJob], *, num_workers: int) -> Generator[F
         ) from error
 
 
-def extract_clip(job: FrameJob) -> npt.NDArray[np.uint8]:
-    """Writes all frames of a clip, unless its folder is there; gives their number, the 8 bytes of an int64.
+def extract_clip(job: FrameJob) -> Output:
+    """Writes all frames of a clip, unless its folder is there; gives their number.
 
     Raises: VideoError for a clip that can't be decoded.
     """
     if job.folder.is_dir():
-        return _as_bytes(count_frames(job.folder))
+        return Output(count_frames(job.folder))
     growing = job.work_dir / f"{job.folder.name}-{os.getpid()}"
     shutil.rmtree(growing, ignore_errors=True)
     growing.mkdir(parents=True)
@@ -89,7 +85,7 @@ def extract_clip(job: FrameJob) -> npt.NDArray[np.uint8]:
         raise DatasetError(f"wrote {num_frames} frames of {job.clip} to {growing}, but they are not all there")
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     growing.replace(job.folder)
-    return _as_bytes(num_frames)
+    return Output(num_frames)
 
 
 def count_frames(folder: Path) -> int:
@@ -112,7 +108,3 @@ def _write_frames(clip: Path, folder: Path) -> int:
                 _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
                 (folder / frame_name(number)).write_bytes(encoded.tobytes())
     return num_frames
-
-
-def _as_bytes(count: int) -> npt.NDArray[np.uint8]:
-    return np.array([count], dtype=_COUNT).view(np.uint8)

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ppvcli.datasets.annotations import Sample
-from ppvcli.datasets.workers import HAVE_WORKERS, Crew, Result, map_here
+from ppvcli.datasets.workers import HAVE_WORKERS, Crew, Output, Result, map_here
 from ppvcli.errors import VideoError
 from ppvcli.specs import Preprocess
 from ppvcli.video.clip import load_frames, load_train_frames
@@ -46,6 +45,8 @@ class Batch:
     """int64 [N]: which of the loader's samples these are."""
     failed_labels: tuple[int, ...]
     failures: tuple[Failure, ...]
+    damage: dict[int, str]
+    """By index, what decoding complained of in clips that it could read all the same."""
 
 
 class ClipLoader:
@@ -119,19 +120,23 @@ class ClipLoader:
         frames = np.empty((len(share), *self._reader.clip_shape), np.uint8)
         decoded: list[int] = []
         failures: list[Failure] = []
+        damage: dict[int, str] = {}
         for index in share:
             result = next(results)
             if isinstance(result, VideoError):
                 failures.append(Failure(path=str(self._samples[index].path), error=result.message, index=index))
-            else:
-                frames[len(decoded)] = result
-                decoded.append(index)
+                continue
+            frames[len(decoded)] = result.array
+            decoded.append(index)
+            if result.note is not None:
+                damage[index] = result.note
         return Batch(
             frames_nvthwc=frames[: len(decoded)],
             labels=np.array([self._samples[index].label for index in decoded], np.int64),
             indices=np.array(decoded, np.int64),
             failed_labels=tuple(self._samples[failure.index].label for failure in failures),
             failures=tuple(failures),
+            damage=damage,
         )
 
 
@@ -178,8 +183,8 @@ class ClipReader:
         num_views = self.preprocess.num_views if self.augment is None else 1
         return (num_views, self.preprocess.sampling.num_segments, *self.preprocess.input_hw, 3)
 
-    def __call__(self, item: ClipItem) -> npt.NDArray[np.uint8]:
-        """uint8 [V, T, H, W, 3]. Raises: VideoError."""
+    def __call__(self, item: ClipItem) -> Output:
+        """The damage, if any, and uint8 [V, T, H, W, 3]. Raises: VideoError."""
         if self.augment is None:
             clip = load_frames(item.path, self.preprocess, num_frames=item.num_frames, limits=self.limits)
         else:
@@ -191,4 +196,4 @@ class ClipReader:
                 num_frames=item.num_frames,
                 limits=self.limits,
             )
-        return clip.frames_vthwc
+        return Output(clip.damage, clip.frames_vthwc)

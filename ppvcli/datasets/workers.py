@@ -28,7 +28,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +36,17 @@ import numpy.typing as npt
 from ppvcli.errors import DatasetError, PpvError, VideoError
 from ppvcli.processes import end_with
 
-Result = npt.NDArray[np.uint8] | VideoError
-Function = Callable[[Any], npt.NDArray[np.uint8]]
+
+class Output(NamedTuple):
+    """What a function makes of an item."""
+
+    note: Any = None
+    """Something small, which is pickled."""
+    array: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+
+
+Result = Output | VideoError
+Function = Callable[[Any], Output]
 """To be pickled, as are its items. A VideoError that it raises is a result; any other error ends the work."""
 
 HAVE_WORKERS = os.name == "posix"
@@ -79,7 +88,7 @@ class Crew:
     """Worker processes for one function. They live until `stop`, or until nobody holds the crew any more."""
 
     def __init__(self, function: Function, *, num_workers: int, num_slots: int, max_bytes: int) -> None:
-        """`num_slots` items are under way at most; `max_bytes` is the size of the largest result."""
+        """`num_slots` items are under way at most; `max_bytes` is the size of the largest array."""
         self._num_slots = num_slots
         # whole pages, so that no two workers write to the same one
         self._slot_bytes = -(-(_NOTE_BYTES + max_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -186,8 +195,10 @@ class Crew:
             return outcome
         if isinstance(outcome, BaseException):
             raise outcome
-        size = int(np.prod(outcome))
-        return np.frombuffer(self._memory, np.uint8, count=size, offset=start + _NOTE_BYTES).reshape(outcome)
+        note, shape = outcome
+        size = int(np.prod(shape))
+        array = np.frombuffer(self._memory, np.uint8, count=size, offset=start + _NOTE_BYTES).reshape(shape)
+        return Output(note, array)
 
 
 def serve(fds: tuple[int, int, int]) -> None:
@@ -206,12 +217,12 @@ def serve(fds: tuple[int, int, int]) -> None:
         os.write(results, ticket)
 
 
-def _outcome(function: Function, item: Any, slot: memoryview) -> tuple[int, ...] | Exception:
-    """The shape of the result, which then lies in the slot, or the error."""
+def _outcome(function: Function, item: Any, slot: memoryview) -> tuple[Any, tuple[int, ...]] | Exception:
+    """The note and the shape of the array, which then lies in the slot, or the error."""
     try:
-        result = function(item)
-        np.copyto(np.frombuffer(slot, np.uint8, count=result.size, offset=_NOTE_BYTES), result.reshape(-1))
-        return result.shape
+        note, array = function(item)
+        np.copyto(np.frombuffer(slot, np.uint8, count=array.size, offset=_NOTE_BYTES), array.reshape(-1))
+        return note, array.shape
     except (PpvError, OSError) as error:  # the system's errors say enough by themselves
         return error
     except Exception:

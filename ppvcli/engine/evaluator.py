@@ -33,25 +33,8 @@ class ClipRow:
     logits_k: npt.NDArray[np.float32] | None = None
     """Mean over the clip's views: float32 [K]; None where there is an `error`."""
     error: str | None = None
-
-
-def evaluate_network(
-    network: paddle.nn.Layer,
-    samples: Sequence[Sample],
-    preprocess: Preprocess,
-    *,
-    labels: Sequence[str],
-    model: str,
-    num_workers: int = 1,
-    limits: DecodeLimits = DEFAULT_LIMITS,
-    on_clip: Callable[[], None] | None = None,
-) -> EvalReport:
-    """The report of a network in eval mode over `samples`; `on_clip` is called after each of them.
-
-    A clip that can't be decoded counts as wrong and is listed; it is never replaced by another one.
-    """
-    rows = evaluate_logits(network, samples, preprocess, num_workers=num_workers, limits=limits, on_clip=on_clip)
-    return build_report(samples, rows, labels=labels, model=model)
+    damage: str | None = None
+    """What decoding complained of; the logits are of the frames that it gave."""
 
 
 def evaluate_logits(
@@ -78,7 +61,10 @@ def evaluate_logits(
         found = {failure.index: ClipRow(index=chosen[failure.index], error=failure.error) for failure in batch.failures}
         if len(batch.indices):
             logits_nk = batch_logits(network, batch.frames_nvthwc, preprocess=preprocess)
-            found |= {place: _row(chosen[place], logits_nk[i]) for i, place in enumerate(batch.indices.tolist())}
+            found |= {
+                place: _row(chosen[place], logits_nk[i], damage=batch.damage.get(place))
+                for i, place in enumerate(batch.indices.tolist())
+            }
         for place in sorted(found):
             rows.append(found[place])
             if on_clip is not None:
@@ -122,6 +108,7 @@ def build_report(
         classes=metrics.class_results(metrics.confusion_matrix(true_n, predicted_n, num_classes=len(labels)), labels),
         num_skipped=len(skipped),
         failures=failures,
+        damaged=tuple((str(samples[i].path), damage) for i in counted if (damage := answers[i].damage) is not None),
         wrong=tuple(
             (str(samples[i].path), labels[true], labels[predicted])
             for i, true, predicted in zip(counted, true_n, predicted_n, strict=True)
@@ -144,7 +131,7 @@ def predicted_class(row: ClipRow) -> int:
     return metrics.NOT_DECODED if row.logits_k is None else metrics.best_classes(row.logits_k, k=1)[0]
 
 
-def _row(index: int, logits_k: npt.NDArray[np.float32]) -> ClipRow:
+def _row(index: int, logits_k: npt.NDArray[np.float32], *, damage: str | None) -> ClipRow:
     if not np.isfinite(logits_k).all():  # sorting would make a class of it
         return ClipRow(index=index, error="the network's answer is not a number: it diverged in training, or overflows")
-    return ClipRow(index=index, logits_k=logits_k)
+    return ClipRow(index=index, logits_k=logits_k, damage=damage)

@@ -135,4 +135,5 @@ def _predictions(
         scores = np.exp(metrics.log_scores(row.logits_k))
         best = metrics.best_classes(row.logits_k, k=TOP_K)
         top = [{"label": labels[i], "index": i, "score": float(scores[i])} for i in best]
-        yield {**line, "predicted": labels[best[0]], "correct": best[0] == sample.label, "top": top}
+        damage = {} if row.damage is None else {"damage": row.damage}
+        yield {**line, "predicted": labels[best[0]], "correct": best[0] == sample.label, "top": top, **damage}

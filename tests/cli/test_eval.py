@@ -277,6 +277,27 @@ def test_broken_clip_is_listed_and_counts_as_wrong_unless_skipped(folder: Path, 
     assert all("broken.mp4" in count["failures"][0][0] for count in counts)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_damaged_clip_counts_with_a_warning(num_workers: int, folder: Path, tmp_path: Path, ppv: Ppv) -> None:
+    whole, cut = tmp_path / "whole.avi", tmp_path / "cut.avi"
+    write_video(whole, moving_block(40), codec="mpeg4", options={"g": "10"})
+    cut.write_bytes(b"00dc".join(whole.read_bytes().split(b"00dc")[:20])[:-20])  # it ends within a frame
+    (tmp_path / "two.list").write_text(f"{whole} 0\n{cut} 0\n", encoding="utf-8")
+    answer = ppv(
+        *("eval", "--weights", folder / "w.safetensors", "--data", tmp_path / "two.list", "--workers", num_workers),
+        *("--out", tmp_path / "out", "--json"),
+    )
+    assert answer.stderr.splitlines() == [
+        f"warning: {cut} is damaged (cut off within a frame): counted by the frames that can be decoded",
+        f"report and tables: {tmp_path / 'out'}",
+    ]
+    report = json.loads(answer.stdout)
+    assert (report["num_clips"], report["failures"]) == (2, [])
+    assert report["damaged"] == [[str(cut), "cut off within a frame"]]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert [line.get("damage") for line in lines] == [None, "cut off within a frame"]
+
+
 def test_many_classes_show_the_worst_ten(capsys: pytest.CaptureFixture[str]) -> None:
     from ppvcli.cli import eval as command
     from ppvcli.results import ClassResult, EvalReport

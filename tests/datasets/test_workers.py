@@ -54,17 +54,25 @@ def is_alive(pid: int) -> bool:
 def test_results_come_in_the_order_of_the_items_whoever_is_faster(new_crew: NewCrew) -> None:
     crew = new_crew()
     orders = [Order(i, do="sleep" if i == 1 else "answer") for i in range(50)]
-    values = [result.copy() for result in crew.map(orders)]
+    values = [result.array.copy() for result in crew.map(orders)]
     assert [value.tolist() for value in values] == [[[i] * 3] * 2 for i in range(50)]
-    again = [int(result[0, 0]) for result in crew.map(Order(i) for i in range(7))]
+    again = [int(result.array[0, 0]) for result in crew.map(Order(i) for i in range(7))]
     assert again == list(range(7))
     assert list(crew.map([])) == []
+
+
+def test_note_comes_with_its_array(new_crew: NewCrew) -> None:
+    orders = [Order(i, text=f"no {i} \udcff") for i in range(9)]
+    for results in (map_here(obey, orders), new_crew().map(orders)):
+        assert [(result.note, int(result.array[1, 2])) for result in results] == [
+            (one.text, one.value) for one in orders
+        ]
 
 
 def test_broken_clip_is_a_result_and_the_worker_goes_on(new_crew: NewCrew) -> None:
     orders = [Order(i, do="fail" if i % 3 == 0 else "answer") for i in range(12)]
     for results in (list(map_here(obey, orders)), list(new_crew(1).map(orders))):
-        assert [type(result).__name__ for result in results[:3]] == ["UnreadableVideoError", "ndarray", "ndarray"]
+        assert [type(result).__name__ for result in results[:3]] == ["UnreadableVideoError", "Output", "Output"]
         assert [result.message for result in results if isinstance(result, VideoError)] == [
             f"can't read {i}" for i in (0, 3, 6, 9)
         ]
@@ -89,7 +97,7 @@ def test_worker_that_dies_is_an_error_that_names_its_item(deed: str, name: str, 
     received = []
     with pytest.raises(WorkerDiedError, match=f"was killed by {name} while it read order 4") as caught:
         for result in new_crew(2).map([Order(i, do=deed if i == 4 else "answer") for i in range(20)]):
-            received.append(int(result[0, 0]))
+            received.append(int(result.array[0, 0]))
     assert received == list(range(len(received)))
     assert len(received) <= 4
     assert caught.value.item == Order(4, do=deed)
@@ -98,12 +106,12 @@ def test_worker_that_dies_is_an_error_that_names_its_item(deed: str, name: str, 
 
 def test_work_is_shared_and_a_crew_stays_for_the_next_map() -> None:
     crew = Crew(process_id, num_workers=2, num_slots=8, max_bytes=64)
-    first, second = ({bytes(result).decode() for result in crew.map([Order()] * 30)} for _ in range(2))
+    first, second = ({result.note for result in crew.map([Order()] * 30)} for _ in range(2))
     assert len(first) == 2
     assert first == second
-    assert str(os.getpid()) not in first
+    assert os.getpid() not in first
     crew.stop()
-    assert wait_until(lambda: not any(is_alive(int(pid)) for pid in first))
+    assert wait_until(lambda: not any(is_alive(pid) for pid in first))
 
 
 def test_map_that_is_not_finished_ends_its_workers(new_crew: NewCrew, tmp_path: Path) -> None:
@@ -117,7 +125,7 @@ def test_map_that_is_not_finished_ends_its_workers(new_crew: NewCrew, tmp_path: 
 def test_forgotten_crew_ends_its_workers_and_closes_its_files() -> None:
     open_before = len(list(Path("/proc/self/fd").iterdir()))
     crew = Crew(process_id, num_workers=2, num_slots=4, max_bytes=64)
-    pids = {int(bytes(result).decode()) for result in crew.map([Order()] * 20)}
+    pids = {result.note for result in crew.map([Order()] * 20)}
     del crew
     assert not any(is_alive(pid) for pid in pids)
     assert len(list(Path("/proc/self/fd").iterdir())) == open_before
@@ -166,7 +174,7 @@ from tests.datasets.worker_jobs import Order, obey
 crew = Crew(obey, num_workers=2, num_slots=64, max_bytes=1 << 20)
 memory = np.frombuffer(crew._memory, np.uint8)
 memory[:] = 1  # every page is really there
-results = [int(result[0, 0]) for result in crew.map(Order(i) for i in range(100))]
+results = [int(result.array[0, 0]) for result in crew.map(Order(i) for i in range(100))]
 assert results == list(range(100)), results
 """
 
@@ -183,10 +191,10 @@ def test_memory_without_memfd_is_a_nameless_file(monkeypatch: pytest.MonkeyPatch
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(os, "memfd_create", refused)
-    assert [int(result[0, 0]) for result in new_crew().map(Order(i) for i in range(9))] == list(range(9))
+    assert [int(result.array[0, 0]) for result in new_crew().map(Order(i) for i in range(9))] == list(range(9))
 
 
 def test_results_stay_valid_until_the_next_is_asked_for(new_crew: NewCrew) -> None:
     for i, result in enumerate(new_crew(2, num_slots=3).map(Order(i) for i in range(30))):
         time.sleep(0.005)  # the others go on meanwhile
-        assert np.all(result == i)
+        assert np.all(result.array == i)

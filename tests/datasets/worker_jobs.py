@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from ppvcli.datasets.workers import Output
 from ppvcli.errors import UnreadableVideoError, UsageError
 
 
@@ -27,8 +27,8 @@ class Order:
         return f"order {self.value}"
 
 
-def obey(order: Order) -> npt.NDArray[np.uint8]:
-    """An array [2, 3] full of the order's value, or trouble."""
+def obey(order: Order) -> Output:
+    """The order's text, and an array [2, 3] full of its value, or trouble."""
     if order.do == "sleep":
         time.sleep(order.value)
     if order.do == "fail":
@@ -45,10 +45,10 @@ def obey(order: Order) -> npt.NDArray[np.uint8]:
         (Path(order.text) / f"{os.getpid()}").touch()
         while True:
             time.sleep(0.01)
-    return np.full((2, 3), order.value, np.uint8)
+    return Output(order.text, np.full((2, 3), order.value, np.uint8))
 
 
-def process_id(order: Order) -> npt.NDArray[np.uint8]:
-    """Which process this is, as text."""
+def process_id(order: Order) -> Output:
+    """Which process this is."""
     time.sleep(0.02)
-    return np.frombuffer(str(os.getpid()).encode(), np.uint8)
+    return Output(os.getpid())

@@ -10,7 +10,7 @@ import paddle
 import pytest
 
 from ppvcli.datasets.annotations import Sample
-from ppvcli.engine.evaluator import ClipRow, build_report, evaluate_logits, evaluate_network
+from ppvcli.engine.evaluator import ClipRow, build_report, evaluate_logits
 from ppvcli.models.views import batch_logits, clip_logits
 from ppvcli.specs import Crop, Preprocess, Resize, Sampling
 from ppvcli.video.clip import load_clip
@@ -105,7 +105,7 @@ def test_batch_logits_are_the_logits_of_each_clip() -> None:
 
 def test_shares_of_two_processes_make_the_report_of_one(with_broken: tuple[Sample, ...]) -> None:
     """Eight clips over three ranks: shares of three, the last one padded with clips from the start."""
-    alone = evaluate_network(Brightness(), with_broken, PREPROCESS, labels=LABELS, model="m", num_workers=0)
+    alone = evaluate_logits(Brightness(), with_broken, PREPROCESS, num_workers=0)
     shares = [(0, 3, 6), (1, 4, 7), (2, 5, 0)]
     rows = [
         row
@@ -113,8 +113,9 @@ def test_shares_of_two_processes_make_the_report_of_one(with_broken: tuple[Sampl
         for row in evaluate_logits(Brightness(), with_broken, PREPROCESS, indices=share, num_workers=0)
     ]
     assert len(rows) == 9
-    assert build_report(with_broken, rows, labels=LABELS, model="m") == alone
-    assert alone.num_clips == 8
+    report = build_report(with_broken, rows, labels=LABELS, model="m")
+    assert report == build_report(with_broken, alone, labels=LABELS, model="m")
+    assert report.num_clips == 8
 
 
 def test_broken_clip_counts_as_wrong_unless_left_out(with_broken: tuple[Sample, ...]) -> None:
@@ -146,7 +147,8 @@ def test_answer_that_is_not_a_number_is_a_failure_and_never_a_class(samples: tup
         def forward(self, x: paddle.Tensor) -> paddle.Tensor:
             return paddle.full([x.shape[0], 3], float("nan"))
 
-    report = evaluate_network(Diverged(), samples, PREPROCESS, labels=LABELS, model="m", num_workers=0)
+    rows = evaluate_logits(Diverged(), samples, PREPROCESS, num_workers=0)
+    report = build_report(samples, rows, labels=LABELS, model="m")
     assert report.num_correct == report.num_correct_top5 == 0
     assert len(report.failures) == 6
     assert "not a number" in report.failures[0][1]

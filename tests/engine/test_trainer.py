@@ -14,7 +14,7 @@ from ppvcli.configs.schema import TrainConfig
 from ppvcli.datasets.annotations import Sample, Split
 from ppvcli.datasets.loader import ClipLoader
 from ppvcli.engine.checkpoint import read_result
-from ppvcli.engine.evaluator import evaluate_network
+from ppvcli.engine.evaluator import build_report, evaluate_logits
 from ppvcli.engine.objectives import Supervised
 from ppvcli.engine.progress import StepReport
 from ppvcli.engine.trainer import Trainer, set_train_mode
@@ -232,7 +232,8 @@ def test_broken_clip_counts_as_wrong_in_evaluation(split: Split, tmp_path: Path)
 
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     samples = [*split.train, Sample(tmp_path / "broken.mp4", 1)]
-    report = evaluate_network(RightAlways(), samples, PREPROCESS, labels=LABELS, model="constant", num_workers=0)
+    rows = evaluate_logits(RightAlways(), samples, PREPROCESS, num_workers=0)
+    report = build_report(samples, rows, labels=LABELS, model="constant")
     assert (report.num_clips, report.num_correct, report.num_correct_top5) == (7, 3, 6)
     assert [(c.label, c.num_clips, c.num_correct) for c in report.classes] == [("left", 3, 0), ("right", 4, 3)]
     assert [Path(path).name for path, _ in report.failures] == ["broken.mp4"]
