@@ -14,12 +14,13 @@ import filelock
 
 from ppvcli.datasets.progress import Report
 from ppvcli.datasets.ucf101_exchange import replacing_set, restore
-from ppvcli.datasets.ucf101_folder import LABELS_NAME, LOCK_NAME, Folder
+from ppvcli.datasets.ucf101_folder import LABELS_NAME, Folder
 from ppvcli.datasets.ucf101_job import Job
 from ppvcli.datasets.ucf101_lists import SPLITS
 from ppvcli.datasets.ucf101_record import DatasetRecord, Format, PreparedLists, read_record
 from ppvcli.datasets.ucf101_source import forget_downloads, source_is_gone, tell_apart
 from ppvcli.errors import DatasetError, UnknownNameError, UsageError
+from ppvcli.files import holding
 from ppvcli.weights.mirror import is_http
 
 FORMATS: tuple[Format, ...] = ("videos", "frames")
@@ -67,8 +68,7 @@ def prepare(out: Path, request: Request, *, report: Report) -> PreparedDataset:
     folder = Folder(root=out, home=out, report=report)
     folder.check_ours()
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(out / LOCK_NAME).acquire(blocking=False):
+        with holding(out, wait=False):
             restore(folder)
             return _prepare(folder, request)
     except filelock.Timeout as error:

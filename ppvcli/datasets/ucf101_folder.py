@@ -31,14 +31,13 @@ from ppvcli.datasets.ucf101_record import (
     write_record,
 )
 from ppvcli.errors import DatasetError, UsageError
-from ppvcli.files import write_text
+from ppvcli.files import LOCK_NAME, write_text
 from ppvcli.video.frame_folder import FRAME_NAME
 
 LABELS_NAME = "labels.txt"
 MISSING_NAME = "missing.txt"
 HASHES_NAME = "videos.sha256"
 LISTS_DIR = "ucfTrainTestlist"
-LOCK_NAME = ".prepare.lock"
 
 _DOWNLOADS_DIR = "downloads"
 _LIST_FILE = re.compile(r"(train|val)_split([123])_(videos|frames)\.txt")

@@ -50,11 +50,6 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def barrier(self) -> None:
-        """Waits for all processes."""
-        if self.size > 1:
-            self.total([0.0])
-
     def copy_from_main(self, network: paddle.nn.Layer) -> None:
         """Gives every process the weights and BatchNorm statistics of the main one."""
         if self.size > 1:

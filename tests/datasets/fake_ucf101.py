@@ -85,7 +85,7 @@ def tree(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): file_sha256(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("dataset.yaml", ".prepare.lock")
+        if path.is_file() and path.name not in ("dataset.yaml", ".lock")
     }
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
 import pytest
 import yaml
 
@@ -21,6 +20,7 @@ from ppvcli.datasets.frames import count_frames
 from ppvcli.datasets.progress import PrepareProgress, file_sha256
 from ppvcli.datasets.ucf101 import PreparedDataset
 from ppvcli.errors import DatasetError, DownloadError, UnknownNameError, UsageError
+from ppvcli.files import holding
 from ppvcli.weights.download import TransferPolicy
 from tests.datasets.fake_ucf101 import (
     SELECTED,
@@ -165,7 +165,7 @@ def test_clip_in_a_folder_of_another_case_is_found(
 
 def _times(folder: Path) -> dict[Path, int]:
     """When each file was written, but for the lock, which some versions of filelock touch when they take it."""
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".prepare.lock"}
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
 
 
 @pytest.mark.parametrize("format", ["videos", "frames"])
@@ -331,7 +331,7 @@ def test_hostile_archive_leaves_nothing(
     with pytest.raises(DatasetError, match=rf"a\.tar is refused because of its entry .*{reason}"):
         prepare(archive)
     out = tmp_path / "out"
-    assert {path.name for path in out.iterdir()} <= {".ppv-prepare", ".prepare.lock"}
+    assert {path.name for path in out.iterdir()} <= {".ppv-prepare", ".lock"}
     assert list((out / ".ppv-prepare").iterdir()) == []
 
 
@@ -390,8 +390,7 @@ def test_damaged_record_is_an_error_until_force(
 def test_folder_in_use_by_another_process_is_refused(
     source: Path, prepare: Callable[..., PreparedDataset], tmp_path: Path
 ) -> None:
-    (tmp_path / "out").mkdir()
-    with filelock.FileLock(tmp_path / "out" / ".prepare.lock"), pytest.raises(DatasetError, match="another process"):
+    with holding(tmp_path / "out", wait=False), pytest.raises(DatasetError, match="another process"):
         prepare(source)
     assert prepare(source).num_train == 18
 

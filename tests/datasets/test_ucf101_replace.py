@@ -67,7 +67,7 @@ def _without_work(folder: Path) -> dict[str, str]:
         (["dataset.yaml", "images/train/1.jpg"], "dataset.yaml"),
         (["downloads/holiday.zip"], "downloads"),
         (["downloads/UCF101.rar", "other/UCF101.rar"], "other"),
-        ([".prepare.lock", ".hidden"], ".hidden"),
+        ([".lock", ".hidden"], ".hidden"),
     ],
 )
 def test_folder_of_other_things_is_refused_and_left_alone(
