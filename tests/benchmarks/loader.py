@@ -63,7 +63,7 @@ class OurClips(paddle.io.Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return self.reader(ClipItem(path=self.samples[index].path, num_frames=None, epoch=0, index=index))[0]
+        return self.reader(ClipItem(path=self.samples[index].path, num_frames=None, epoch=0, index=index)).array[0]
 
 
 class ReferenceDesign(paddle.io.Dataset):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import av
@@ -111,6 +112,21 @@ def test_start_code_inside_of_a_unit_that_has_a_length_is_refused(tmp_path: Path
     packet[-5:-2] = b"\0\0\1"  # FFmpeg would take what follows for another unit
     with pytest.raises(UntrustedError, match="start code"):
         SCANS["h264"](codec).feed([bytes(packet)])
+
+
+def test_start_codes_are_found_wherever_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At even and odd places, at the edges of units and of what is searched at a time, in units of few values."""
+    monkeypatch.setattr("ppvcli.video.headers.units._SEARCHED_PAIRS", 4)
+    rng = np.random.default_rng(0)
+    num_refused = 0
+    for _ in range(600):
+        contents = [rng.choice((0, 0, 1, 9), size=rng.integers(2, 9)).astype(np.uint8).tobytes() for _ in range(3)]
+        packets = [len(content).to_bytes(2, "big") + content for content in contents]
+        is_refused = any(b"\0\0\1" in content for content in contents)
+        num_refused += is_refused
+        with pytest.raises(UntrustedError, match="start code") if is_refused else nullcontext():
+            split_units(packets, width=2, least=2)
+    assert 150 < num_refused < 450
 
 
 def test_units_of_many_packets_are_those_of_each() -> None:
