@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import av
 import numpy as np
-import numpy.typing as npt
 
 from ppvcli.video.headers.order import CodedOrder, UntrustedError
 
@@ -31,6 +30,8 @@ class EarlyEnds:
         self._ends = order.ends
         self._pictures = np.argsort(order.ranks)
         self._held: dict[int, av.VideoFrame] = {}
+        self._depths: dict[str, int] = {}
+        """Pixel format -> bits of a sample."""
 
     def check(self, frame: av.VideoFrame) -> None:
         """Takes a frame whose time is its number. Raises: UntrustedError where one of its blocks is missing."""
@@ -38,23 +39,20 @@ class EarlyEnds:
             return
         picture = int(self._pictures[frame.pts])
         self._held[picture] = frame
-        depth = frame.format.components[0].bits
-        planes = frame.planes
+        depth = self._depth(frame)
+        luma_plane, *chroma_planes = frame.planes
         spots = list(self._spots(frame, picture))
         for number, (left, top, count) in enumerate(spots, start=1):
             tolerance = TOLERANCE << (depth - 8) if number < len(spots) else 0
-            luma = _samples(planes[0], left, top, count=count, depth=depth)
-            chroma = [
-                _samples(
-                    plane, left * plane.width // frame.width, top * plane.height // frame.height, count=1, depth=depth
-                )
-                for plane in planes[1:]
-            ]
-            plain = np.concatenate([luma, *chroma]).astype(np.int64)
+            luma = _samples(luma_plane, left, top, count=count, depth=depth).tolist()
+            plain = luma.copy()
+            for plane in chroma_planes:
+                place = left * plane.width // frame.width, top * plane.height // frame.height
+                plain += _samples(plane, *place, count=1, depth=depth)
             if (
-                (plain <= tolerance).all()
-                or (np.abs(plain - (1 << depth - 1)) <= tolerance).all()
-                or (np.abs(luma - _paint(count, depth=depth)) <= tolerance).all()
+                max(plain) <= tolerance
+                or _are_near(plain, [1 << depth - 1] * len(plain), tolerance)
+                or _are_near(luma, _paint(count, depth=depth), tolerance)
             ):
                 raise UntrustedError("a picture that ends early")
 
@@ -65,9 +63,18 @@ class EarlyEnds:
         picture = len(self._pictures) if packet is None or packet.pts is None else int(self._pictures[packet.pts])
         for number in [number for number in self._held if self._ends.last_use[number] < picture]:
             frame = self._held.pop(number)
-            depth = frame.format.components[0].bits
+            depth = self._depth(frame)
+            plane = frame.planes[0]
             for left, top, count in self._spots(frame, number):
-                _samples(frame.planes[0], left, top, count=count, depth=depth)[:] = _paint(count, depth=depth)
+                samples = _samples(plane, left, top, count=count, depth=depth)
+                for place, value in enumerate(_paint(count, depth=depth)):
+                    samples[place] = value
+
+    def _depth(self, frame: av.VideoFrame) -> int:
+        name = frame.format.name
+        if name not in self._depths:
+            self._depths[name] = frame.format.components[0].bits
+        return self._depths[name]
 
     def _spots(self, frame: av.VideoFrame, picture: int) -> Iterator[tuple[int, int, int]]:
         """(left, top, number) of the samples in the middle of each slice's last block."""
@@ -81,13 +88,19 @@ class EarlyEnds:
             yield (left + right - count) // 2, (top + bottom) // 2, count
 
 
-def _samples(
-    plane: av.video.plane.VideoPlane, left: int, top: int, *, count: int, depth: int
-) -> npt.NDArray[np.unsignedinteger]:
+def _samples(plane: av.video.plane.VideoPlane, left: int, top: int, *, count: int, depth: int) -> memoryview:
     """Some samples of a plane, where they are in memory."""
-    kind = np.dtype(np.uint16 if depth > 8 else np.uint8)
-    return np.frombuffer(memoryview(plane), kind, count, top * plane.line_size + left * kind.itemsize)
+    memory = memoryview(plane)
+    width = plane.line_size
+    if depth > 8:
+        memory, width = memory.cast("H"), width // 2
+    first = top * width + left
+    return memory[first : first + count]
 
 
-def _paint(count: int, *, depth: int) -> npt.NDArray[np.int64]:
-    return np.arange(count) % 2 * ((1 << depth) - 1)
+def _paint(count: int, *, depth: int) -> list[int]:
+    return [place % 2 * ((1 << depth) - 1) for place in range(count)]
+
+
+def _are_near(samples: list[int], others: list[int], tolerance: int) -> bool:
+    return all(abs(one - other) <= tolerance for one, other in zip(samples, others, strict=True))

@@ -17,6 +17,7 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 
+from ppvcli.errors import FrameTooLargeError
 from ppvcli.video.container import open_stream
 from ppvcli.video.early_ends import EarlyEnds
 from ppvcli.video.headers.order import UntrustedError
@@ -39,6 +40,9 @@ from ppvcli.video.sequential import (
 THREADED_PIXELS = 16 << 20
 """So many pixels (of all pictures to decode) are worth a thread: some 60 ms of H.264."""
 
+PLANNED_BYTES = 32 << 10
+"""A smaller file is decoded sequentially: to find out what may be left out takes longer than to decode it."""
+
 _HEADER_IS_ENOUGH = {"skip_frame": "all", "probesize": "32"}
 """Options for a container whose header holds all that a decoder needs: FFmpeg does not look into the stream first."""
 _HAS_TIMES = {**_HEADER_IS_ENOUGH, "fflags": "+noparse"}
@@ -60,25 +64,27 @@ class PlannedReader:
         self._path = path
         self._watch = watch
         self._options = quick_options(path)
+        self._opened: tuple[av.container.InputContainer, av.VideoStream] | None = None
         self._is_fresh = True
         self._plan: StreamPlan | None = None
         self._sequential: SequentialReader | None = None
         self._choose: Choose | None = None
         self.fallback: str | None = None
         """Why this video is decoded sequentially; None where the plan is good."""
-        self._container, self._stream = self._open()
         try:
-            self._plan = make_plan(self._container, self._stream, watch=watch)
-        except UntrustedError as reason:
-            self._fall_back(reason)
+            if path.stat().st_size < PLANNED_BYTES:
+                raise UntrustedError("so small a file is decoded faster than planned")
+            self._plan = make_plan(*self._reopen(), watch=watch)
+        except (UntrustedError, FrameTooLargeError) as reason:  # the container's header may lie about the size
+            self._give_up(reason)
 
     @property
     def num_frames(self) -> int:
-        return self._plan.order.num_frames if self._plan else self._fallen_back().num_frames
+        return self._plan.order.num_frames if self._plan else self._without_plan().num_frames
 
     @property
     def duration_s(self) -> float:
-        return self._plan.duration_s if self._plan else self._fallen_back().duration_s
+        return self._plan.duration_s if self._plan else self._without_plan().duration_s
 
     @property
     def damage(self) -> str | None:
@@ -87,6 +93,8 @@ class PlannedReader:
     def expect(self, choose: Choose) -> None:
         """Says which frames will be wanted of so many; it saves sequential decoding a second pass."""
         self._choose = choose
+        if self._sequential is not None:
+            self._sequential.expect(choose)
 
     def read(self, indices: Indices, *, transform: Transform | None = None) -> Frames:
         if self._plan is not None:
@@ -96,44 +104,50 @@ class PlannedReader:
             try:
                 return self._read(wanted, plan=self._plan, transform=transform)
             except UntrustedError as reason:
-                self._fall_back(reason)
-        return self._fallen_back().read(indices, transform=transform)
+                self._give_up(reason)
+        return self._without_plan().read(indices, transform=transform)
 
     def close(self) -> None:
         self._plan = None
-        self._container.close()
+        self._close_container()
         if self._sequential is not None:
             self._sequential.close()
 
     def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
         return open_stream(self._path, watch=self._watch, options=self._options)
 
+    def _reopen(self) -> tuple[av.container.InputContainer, av.VideoStream]:
+        self._close_container()
+        self._opened = self._open()
+        return self._opened
+
+    def _close_container(self) -> None:
+        if self._opened is not None:
+            self._opened[0].close()
+            self._opened = None
+
     def _read(self, wanted: npt.NDArray[np.int64], *, plan: StreamPlan, transform: Transform | None) -> Frames:
-        if not self._is_fresh:
-            self._container.close()
-            self._container, self._stream = self._open()
+        container, stream = self._opened if self._opened and self._is_fresh and plan.packets else self._reopen()
         self._is_fresh = False
         packets: Iterable[av.Packet] | None = plan.packets
         if packets is None:
-            self._container.close()
-            self._container, self._stream = self._open()
-            batches = checked_packets(self._container, self._stream, watch=self._watch)
-            packets = itertools.chain.from_iterable(batches)
+            packets = itertools.chain.from_iterable(checked_packets(container, stream, watch=self._watch))
         numbers, places = np.unique(wanted, return_inverse=True)
         numbers = numbers if len(numbers) else np.zeros(1, dtype=np.int64)
-        first, *others = self._shares(numbers, plan=plan)
-        kept = self._kept(self._stream.codec_context, packets, plan=plan, wanted=first, transform=transform)
+        first, *others = self._shares(numbers, stream.codec_context, plan=plan)
+        kept = self._kept(stream.codec_context, packets, plan=plan, wanted=first, transform=transform)
         if not others:
             return stack(kept, places)
         with ThreadPoolExecutor(max_workers=len(others)) as pool:
             later = [pool.submit(self._read_share, share, plan=plan, transform=transform) for share in others]
             return stack(itertools.chain(kept, (one for share in later for one in share.result())), places)
 
-    def _shares(self, numbers: npt.NDArray[np.int64], *, plan: StreamPlan) -> list[npt.NDArray[np.int64]]:
+    def _shares(
+        self, numbers: npt.NDArray[np.int64], codec: av.VideoCodecContext, *, plan: StreamPlan
+    ) -> list[npt.NDArray[np.int64]]:
         """The frames for each thread; all in one share where several threads would not pay."""
         if self._watch.limits.threads == 1 or plan.packets is None:
             return [numbers]
-        codec = self._stream.codec_context
         pixels = len(plan.needed(numbers)) * codec.width * codec.height
         return plan.shares(numbers, most=min(self._watch.limits.threads, pixels // THREADED_PIXELS))
 
@@ -163,16 +177,17 @@ class PlannedReader:
         )
         return keep(_decode(decoder, packets, plan=plan, wanted=wanted, watch=self._watch), wanted)
 
-    def _fall_back(self, reason: UntrustedError) -> None:
+    def _give_up(self, reason: Exception) -> None:
+        """From here on the video is decoded sequentially. Raises: what `open_stream` raises."""
         self.fallback = str(reason)
         self._plan = None
-        self._container.close()
+        self._close_container()
+        self._sequential = SequentialReader(self._path, self._watch, convert=RgbConverter())
+        if self._choose is not None:
+            self._sequential.expect(self._choose)
 
-    def _fallen_back(self) -> SequentialReader:
-        if self._sequential is None:
-            self._sequential = SequentialReader(self._path, self._watch, convert=RgbConverter())
-            if self._choose is not None:
-                self._sequential.expect(self._choose)
+    def _without_plan(self) -> SequentialReader:
+        assert self._sequential is not None
         return self._sequential
 
 

@@ -66,10 +66,10 @@ class StreamPlan:
         wanted[: self.order.num_lead] = True
         if self.order.leaks_damage:
             wanted[: pictures[frames].max()] = True
-        for picture in sorted(pictures[frames].tolist(), reverse=True):
-            if self.order.hides_loss or self.order.leaks_damage:
-                wanted[picture] = True
-                continue
+        if self.order.hides_loss or self.order.leaks_damage:
+            wanted[pictures[frames]] = True
+            return np.flatnonzero(wanted)
+        for picture in pictures[frames].tolist():
             place = int(np.searchsorted(starts, picture, side="right")) - 1
             while ranks[starts[place]] > ranks[picture]:  # shown before the start: it depends on the one before
                 place -= 1

@@ -23,6 +23,11 @@ def numbered_video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
 
 @pytest.fixture(autouse=True)
+def _small_files_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ppvcli.video.plan.PLANNED_BYTES", 0)
+
+
+@pytest.fixture(autouse=True)
 def _decord_only_where_it_is_installed(request: pytest.FixtureRequest) -> None:
     callspec = getattr(request.node, "callspec", None)
     if callspec is not None and callspec.params.get("decoder") == "decord":

@@ -84,6 +84,9 @@ class H264Scan:
         for name in ("unit", "frame_num", "poc_lsb"):
             if (fields[name] != fields[name][is_first][packets]).any():
                 raise UntrustedError("slices of one picture contradict each other")
+        # of a slice that is there twice the decoder counts all blocks, and takes those of a lost one for decoded
+        if (np.diff(fields["first_block"])[~is_first[1:]] <= 0).any():
+            raise UntrustedError("slices out of order")
         intra = np.logical_and.reduceat(fields["slice_type"] == I, np.flatnonzero(is_first))
         pictures = {name: values[is_first] for name, values in fields.items()}
         return self._order(pictures, intra=intra)

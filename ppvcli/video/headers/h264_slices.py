@@ -25,7 +25,7 @@ def parse_slice_headers(
 ) -> dict[str, npt.NDArray[np.int64]]:
     """Reads all slice headers to their end; what a decoder would refuse is marked bad."""
     everyone = rows.all
-    rows.ue(everyone)
+    first_block = rows.ue(everyone)
     slice_type = rows.ue(everyone)
     rows.mark_bad(everyone[(slice_type > 9) | (slice_type % 5 > I)])
     slice_type %= 5
@@ -41,7 +41,13 @@ def parse_slice_headers(
         if len(chosen):
             _parse_rest(rows, chosen, pps=pps, sps=sps, slice_type=slice_type, units=units, is_idr=is_idr)
     rows.mark_bad(everyone[~has_set])
-    return {"unit": units, "slice_type": slice_type, "frame_num": frame_num, "poc_lsb": poc_lsb}
+    return {
+        "unit": units,
+        "first_block": first_block,
+        "slice_type": slice_type,
+        "frame_num": frame_num,
+        "poc_lsb": poc_lsb,
+    }
 
 
 def _parse_rest(

@@ -73,9 +73,11 @@ class HevcScan:
             )
         begins_picture = units.data[units.starts[slices] + 2] >= 0x80
         check_pictures(units.packets[slices], begins_picture, num_packets=len(packets))
+        fields = vars(self._parse_slices(units, slices, kinds=kinds[slices]))
+        del fields["used"]  # memory: a stream may have a million slices
         self._slices.append(
             {
-                **vars(self._parse_slices(units, slices, kinds=kinds[slices])),
+                **fields,
                 "packet": self._num_packets + units.packets[slices],
                 "kind": kinds[slices],
                 "layer": heads[slices, 1].astype(np.int64) - 1,

@@ -32,10 +32,10 @@ class SliceHeaders:
     addresses: npt.NDArray[np.int64]
     """int64 [N]: the number of the first block."""
     poc_lsb: npt.NDArray[np.int64]
-    distances: npt.NDArray[np.int64]
-    """int64 [N, 32]: where in the order of output the pictures to keep are, counted from this one; 0 is none."""
+    distances: npt.NDArray[np.int32]
+    """int32 [N, 32]: where in the order of output the pictures to keep are, counted from this one; 0 is none."""
     used: Flags
-    """bool [N, 32]: whether the picture itself may refer to them."""
+    """bool [N, 32], for the parser alone: whether the picture itself may refer to them."""
 
 
 def parse_slice_headers(
@@ -59,7 +59,7 @@ def parse_slice_headers(
         pps_ids=pps_ids,
         addresses=np.zeros(count, dtype=np.int64),
         poc_lsb=np.zeros(count, dtype=np.int64),
-        distances=np.zeros((count, 2 * MOST_REFS), dtype=np.int64),
+        distances=np.zeros((count, 2 * MOST_REFS), dtype=np.int32),
         used=np.zeros((count, 2 * MOST_REFS), dtype=bool),
     )
     for number, pps in sets.items():

@@ -27,6 +27,9 @@ NUM_LEAD = 24
 """FFmpeg's decoder keeps a score of how well the ends of pictures are padded, one point or so for each; while it is
 low, a damaged picture whose end is odd passes for a whole one. After this many pictures the score is high for good."""
 
+MOST_DISTANCE = 0xFFFF
+"""Between two references: FFmpeg keeps it in 16 bits."""
+
 _START = b"\0\0\1"
 _PICTURE_START = b"\0\0\1\xb6"
 _PACKED = re.compile(rb"DivX\d+(Build|b)\d+p")
@@ -199,7 +202,7 @@ class Mpeg4Scan:
                 num_references += 1
             else:
                 now = (previous_base + seconds) * self._layer.resolution + increment
-                if num_references < 2 or not 0 < distance - (last - now) < distance:
+                if num_references < 2 or distance > MOST_DISTANCE or not 0 < distance - (last - now) < distance:
                     raise UntrustedError("B-frames out of place")
 
 

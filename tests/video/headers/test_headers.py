@@ -104,6 +104,27 @@ def test_stream_with_a_lost_or_odd_packet_is_not_trusted(name: str, change: str,
         scan(changed)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 1), (0, 1, 2, 1), (0, 2, 1)], ids=["last lost", "doubled", "swapped"])
+def test_slices_that_do_not_follow_each_other_are_refused(order: tuple[int, ...], tmp_path: Path) -> None:
+    """A decoder that counts blocks takes a slice that is there twice for the one that is lost, and conceals nothing."""
+    with av.open(str(ROWS["h264_slices.mp4"].write(tmp_path))) as container:
+        codec = container.streams.video[0].codec_context
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    units = split_units(packets[5:6], width=4, least=2)
+    contents = [units.content(number) for number in range(len(units.starts))]
+    assert len(contents) == 3
+
+    def scan(chosen: tuple[int, ...]) -> int:
+        picture = b"".join(len(contents[number]).to_bytes(4, "big") + contents[number] for number in chosen)
+        one = SCANS["h264"](codec)
+        one.feed([*packets[:5], picture, *packets[6:]])
+        return one.finish().num_frames
+
+    assert scan((0, 1, 2)) == len(packets)
+    with pytest.raises(UntrustedError, match="slices out of order"):
+        scan(order)
+
+
 def test_start_code_inside_of_a_unit_that_has_a_length_is_refused(tmp_path: Path) -> None:
     with av.open(str(ROWS["h264_12.mp4"].write(tmp_path))) as container:
         codec = container.streams.video[0].codec_context
