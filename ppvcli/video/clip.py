@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ppvcli.errors import VideoError
 from ppvcli.specs import Preprocess
 from ppvcli.video.decoding import VideoReader, open_video
 from ppvcli.video.frame_folder import FrameFolder
@@ -146,9 +147,14 @@ def _sample(
     while True:
         num_frames = video.num_frames
         indices = choose(num_frames)
-        frames = video.read(indices.ravel(), transform=transform())
-        if video.num_frames == num_frames:
-            return indices, frames
+        try:
+            frames = video.read(indices.ravel(), transform=transform())
+        except VideoError:  # past the end, perhaps
+            if video.num_frames == num_frames:
+                raise
+        else:
+            if video.num_frames == num_frames:
+                return indices, frames
 
 
 def _once_seen(draw: Callable[[tuple[int, int]], Transform]) -> Transform:

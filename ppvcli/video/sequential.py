@@ -182,13 +182,18 @@ def to_rgb(frame: av.VideoFrame, *, convert: Convert, path: Path) -> Frames:
 
 
 def as_indices(indices: Indices, path: Path) -> npt.NDArray[np.int64]:
-    wanted = np.asarray(indices)
+    try:
+        wanted = np.asarray(indices)
+    except ValueError as error:
+        raise UsageError(f"frame indices are a flat list of integers: {error}") from error
     if wanted.size == 0:
         return np.empty(0, dtype=np.int64)
     if wanted.ndim != 1 or not np.issubdtype(wanted.dtype, np.integer):
         raise UsageError(f"frame indices are a flat list of integers, got {wanted.dtype} of shape {wanted.shape}")
     if wanted.min() < 0:
         raise FrameIndexError(f"frame {wanted.min()} of {path}: frames are numbered from 0")
+    if wanted.max() > np.iinfo(np.int64).max:
+        raise FrameIndexError(f"frame {wanted.max()} of {path}: no video has so many")
     return wanted.astype(np.int64)
 
 

@@ -171,7 +171,16 @@ def test_read_of_an_index_outside_the_video_raises(decoder: str, indices: list[i
         assert "40 frames, 0 to 39" in caught.value.message
 
 
-@pytest.mark.parametrize("indices", [[0.0, 1.0], [[0, 1]], ["0"]])
+@pytest.mark.parametrize("decoder", READERS)
+@pytest.mark.parametrize("index", [2**63, 2**64 - 1])
+def test_index_past_all_numbers_is_not_taken_for_one_from_the_end(
+    decoder: str, index: int, numbered_video: Video
+) -> None:
+    with pytest.raises(FrameIndexError, match=str(index)):
+        read_frames(numbered_video("h264.mp4"), np.array([index, 1], np.uint64), decoder=decoder)
+
+
+@pytest.mark.parametrize("indices", [[0.0, 1.0], [[0, 1]], ["0"], [[0, 1], [2]]])
 def test_read_of_anything_but_a_flat_list_of_integers_raises(indices: list[object], numbered_video: Video) -> None:
     with pytest.raises(UsageError, match="flat list of integers"):
         read_frames(numbered_video("h264.mp4"), indices)  # type: ignore[arg-type]
