@@ -14,6 +14,7 @@ worker ends when its parent does, in whatever way, also while it is busy.
 
 from __future__ import annotations
 
+import copy
 import mmap
 import os
 import pickle
@@ -54,6 +55,8 @@ HAVE_WORKERS = os.name == "posix"
 
 _NOTE_BYTES = 16384
 """At the start of a slot: the worker's process id, then the item, later what became of it."""
+_MOST_CHARACTERS = 1500
+"""Of a text that must fit into a note whatever its characters are."""
 _NOTE = struct.Struct("<II")
 _TICKET = struct.Struct("<I")
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
@@ -226,18 +229,28 @@ def _outcome(function: Function, item: Any, slot: memoryview) -> tuple[Any, tupl
     except (PpvError, OSError) as error:  # the system's errors say enough by themselves
         return error
     except Exception:
-        return RuntimeError(f"a data worker failed:\n{traceback.format_exc()[-8000:]}")
+        return RuntimeError(f"a data worker failed:\n{traceback.format_exc()}")
 
 
 def _write_note(memory: memoryview, start: int, value: object, *, pid: int) -> None:
     """`pid` is that of a worker that has begun with the item."""
     content = pickle.dumps(value)
     if len(content) > _NOTE_BYTES - _NOTE.size:
-        if not isinstance(value, VideoError):
+        if not isinstance(value, Exception):
             raise ValueError(f"{len(content)} bytes are too much for a worker's note")
-        content = pickle.dumps(VideoError(value.message[:2000]))
+        content = pickle.dumps(_shortened(value))
     _NOTE.pack_into(memory, start, pid, len(content))
     memory[start + _NOTE.size : start + _NOTE.size + len(content)] = content
+
+
+def _shortened(error: Exception) -> Exception:
+    """An error of ours with the beginning of its message; of any other the end, where a traceback has its point."""
+    if not isinstance(error, PpvError):
+        return RuntimeError(str(error)[-_MOST_CHARACTERS:])
+    shorter = copy.copy(error)
+    shorter.message = error.message[:_MOST_CHARACTERS]
+    shorter.hint = None if error.hint is None else error.hint[:_MOST_CHARACTERS]
+    return shorter
 
 
 def _read_note(memory: memoryview, start: int) -> tuple[int, Any]:

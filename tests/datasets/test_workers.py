@@ -78,10 +78,16 @@ def test_broken_clip_is_a_result_and_the_worker_goes_on(new_crew: NewCrew) -> No
         ]
 
 
-def test_very_long_message_is_cut(new_crew: NewCrew) -> None:
-    (result,) = new_crew(1).map([Order(do="fail", text="x" * 15000)])
-    assert isinstance(result, VideoError)
-    assert result.message.startswith("can't read xxx")
+@pytest.mark.parametrize("text", ["x" * 15000, "\U0001f3ac" * 3500])
+def test_very_long_message_is_cut(text: str, new_crew: NewCrew) -> None:
+    (result,) = new_crew(1).map([Order(do="fail", text=text)])
+    assert type(result).__name__ == "UnreadableVideoError"
+    assert result.message.startswith(f"can't read {text[:9]}")
+    with pytest.raises(UsageError, match="no such crop") as caught:
+        list(new_crew(1).map([Order(do="misuse", text=text)]))
+    assert caught.value.hint == "another one"
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(new_crew(1).map([Order(do="bug", text=text)]))
 
 
 def test_other_errors_come_through_and_end_the_work(new_crew: NewCrew) -> None:

@@ -34,9 +34,9 @@ def obey(order: Order) -> Output:
     if order.do == "fail":
         raise UnreadableVideoError(f"can't read {order.text or order.value}", hint="none")
     if order.do == "misuse":
-        raise UsageError("no such crop", hint="another one")
+        raise UsageError(f"no such crop {order.text}", hint="another one")
     if order.do == "bug":
-        raise ZeroDivisionError("a bug")
+        raise ZeroDivisionError(f"{order.text} a bug".strip())
     if order.do == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if order.do == "crash":
