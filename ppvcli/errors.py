@@ -42,8 +42,9 @@ class UnknownNameError(UsageError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """What to add to a message about an unknown name: `; nearest: ...`, or nothing where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
-    return f"; nearest: {', '.join(near)}" if near else ""
+    folded = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.4)
+    return f"; nearest: {', '.join(folded[each] for each in near)}" if near else ""
 
 
 class ConfigError(UsageError):

@@ -29,6 +29,10 @@ class Sample(NamedTuple):
     """What the library takes for the length of the video."""
     frames_thwc: Frames
     """uint8 [T, H, W, 3] RGB."""
+    fallback: str | None = None
+    """Why `ppv` decoded sequentially; None where it did not, and of other libraries."""
+    damage: str | None = None
+    """What sequential decoding for the exact frames complained of; None elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +82,15 @@ class Contestant:
 
 def _read_ppv(path: str, num_segments: int) -> Sample:
     from ppvcli.video.decoding import open_video
+    from ppvcli.video.limits import DecodeLimits
+    from ppvcli.video.plan import PlannedReader
     from ppvcli.video.sampling import uniform_eval
 
-    with open_video(path) as video:
+    with open_video(path, limits=DecodeLimits(timeout_s=None)) as video:  # who starts the process watches the clock
+        assert isinstance(video, PlannedReader)
         video.expect(lambda num_frames: uniform_eval(num_frames, num_segments))
-        return Sample(video.num_frames, video.read(uniform_eval(video.num_frames, num_segments)))
+        frames_thwc = video.read(uniform_eval(video.num_frames, num_segments))
+        return Sample(video.num_frames, frames_thwc, fallback=video.fallback)
 
 
 def _read_pyav(path: str, num_segments: int) -> Sample:
@@ -219,7 +227,7 @@ def _sample(
 CONTESTANTS: dict[str, Contestant] = {
     one.name: one
     for one in (
-        Contestant(name="ppv", how="packet plan", module="ppvcli", pip="ppvcli", read=_read_ppv),
+        Contestant(name="ppv", how="packet plan, else sequential", module="ppvcli", pip="ppvcli", read=_read_ppv),
         Contestant(name="pyav", how="sequential", module="av", pip="av", read=_read_pyav),
         Contestant(name="opencv", how="grab/retrieve", module="cv2", pip="opencv-python", read=_read_opencv),
         Contestant(name="opencv-naive", how="decode all", module="cv2", pip="opencv-python", read=_read_opencv_naive),

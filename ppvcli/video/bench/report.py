@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from ppvcli.errors import PpvError
 from ppvcli.results import DecodeContestant, DecodedFile, DecodeReport, DecodeSpeed
 from ppvcli.video.bench.worker import Run
 from ppvcli.video.sampling import uniform_eval
@@ -35,8 +36,9 @@ Pair = tuple[Series, Series]
 def make_report(
     contestants: Sequence[DecodeContestant],
     series: Sequence[Series],
-    failures: Sequence[tuple[str, str]],
+    failures: Sequence[tuple[str, PpvError]],
     *,
+    damaged: Sequence[tuple[str, str]] = (),
     base: str,
     num_segments: int,
     num_runs: int,
@@ -62,7 +64,9 @@ def make_report(
         contestants=tuple(totals),
         files=files,
         num_common=len(common),
-        failures=tuple(failures),
+        failures=tuple((path, error.message) for path, error in failures),
+        hints=tuple(dict.fromkeys(error.hint for _, error in failures if error.hint is not None)),
+        damaged=tuple(damaged),
     )
 
 
@@ -78,6 +82,7 @@ def _file_row(one: Series, base: Series, *, num_segments: int) -> DecodedFile:
         num_frames=worst.num_frames,
         num_wrong=worst.num_wrong,
         mean_diff=worst.mean_diff,
+        fallback=worst.fallback,
     )
 
 

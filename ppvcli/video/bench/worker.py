@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from ppvcli.errors import PpvError
+from ppvcli.errors import FrameTooLargeError, PpvError
 from ppvcli.specs import Crop, Preprocess, Resize, Sampling
 from ppvcli.video.bench.contestants import CONTESTANTS, Sample
 
@@ -71,10 +71,14 @@ class Run:
     """Frames of the sample that aren't equal, bit for bit, to the exact ones; None if not compared."""
     mean_diff: float = 0.0
     """How far these are off on average, in grey levels of 0..255."""
+    fallback: str | None = None
+    """As in `Sample`."""
+    damage: str | None = None
+    """As in `Sample`."""
 
 
-class WorkerError(Exception):
-    """No answer: the library refused, crashed or hung."""
+class WorkerError(PpvError):
+    """No answer: the library refused, crashed or took too long."""
 
 
 class Worker:
@@ -133,16 +137,24 @@ class Worker:
 
     def _answer(self, what: str, timeout_s: float) -> dict[str, Any]:
         try:
-            line = self._answers.get(timeout=timeout_s)
+            line = self._answers.get(timeout=min(timeout_s, threading.TIMEOUT_MAX))
         except queue.Empty:
             self.stop()
-            raise WorkerError(f"hung: no {what} within {timeout_s:g} s, ended (--timeout allows more)") from None
+            raise self._timeout(what, timeout_s) from None
         if line is None:
             raise WorkerError(self._last_words())
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise WorkerError(answer["error"])
+            raise WorkerError(answer["error"], hint=answer["hint"])
         return answer
+
+    def _timeout(self, what: str, timeout_s: float) -> WorkerError:
+        if what == "start":
+            return WorkerError(f"no start within {timeout_s:g} s, ended")
+        if self.lib == EXACT:
+            message = f"sequential decoding, which gives the exact frames, took more than {timeout_s:g} s"
+            return WorkerError(message, hint="--timeout allows more seconds")
+        return WorkerError(f"no answer within {timeout_s:g} s, ended (--timeout allows more)")
 
     def _last_words(self) -> str:
         assert self._process is not None
@@ -177,13 +189,13 @@ def serve() -> None:
     try:
         send({"version": "" if lib == EXACT else CONTESTANTS[lib].load()})
     except Exception as error:
-        send({"error": f"can't be loaded: {_one_line(error)}"})
+        send({"error": f"can't be loaded: {_one_line(error)}", "hint": None})
         return
     for line in sys.stdin:
         try:
             send(dataclasses.asdict(_measure(lib, Request(**json.loads(line)))))
         except Exception as error:
-            send({"error": _one_line(error)})
+            send({"error": _one_line(error), "hint": _hint(error)})
 
 
 def _measure(lib: str, request: Request) -> Run:
@@ -204,6 +216,8 @@ def _measure(lib: str, request: Request) -> Run:
         peak_bytes=peak_bytes,
         num_wrong=num_wrong,
         mean_diff=mean_diff,
+        fallback=sample.fallback,
+        damage=sample.damage,
     )
 
 
@@ -240,10 +254,12 @@ def _scale_whole_frames(frames_thwc: Frames) -> Frames:
 
 def _read_exactly(request: Request) -> Sample:
     from ppvcli.video.decoding import open_video
+    from ppvcli.video.limits import DecodeLimits
     from ppvcli.video.sampling import uniform_eval
 
-    with open_video(request.path, decoder="sequential") as video:
-        return Sample(video.num_frames, video.read(uniform_eval(video.num_frames, request.num_segments)))
+    with open_video(request.path, decoder="sequential", limits=DecodeLimits(timeout_s=None)) as video:
+        frames_thwc = video.read(uniform_eval(video.num_frames, request.num_segments))
+        return Sample(video.num_frames, frames_thwc, damage=video.damage)
 
 
 def _compare(frames_thwc: Frames, exact_path: str) -> tuple[int, float]:
@@ -285,3 +301,11 @@ def _one_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     # libraries in C++ put the reason first, with a stack below it
     return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
+
+
+def _hint(error: Exception) -> str | None:
+    if isinstance(error, MemoryError):
+        return "--frames N takes fewer frames"
+    if isinstance(error, FrameTooLargeError):  # its hint is an option of other commands
+        return None
+    return error.hint if isinstance(error, PpvError) else None

@@ -74,6 +74,10 @@ def _hoard_on_avi(path: str, num_segments: int) -> Sample:
     return _exact(path, num_segments)
 
 
+def _eat_all(path: str, num_segments: int) -> Sample:
+    return Sample(1, np.empty((1 << 50, 1, 1, 3), dtype=np.uint8))
+
+
 _PLAIN = Contestant(name="", how="badly", module="av", pip="bad-decoder", read=_exact)
 
 RIVALS = {
@@ -90,6 +94,7 @@ RIVALS = {
             "naps": _nap,
             "toils": _toil,
             "hoards-on-avi": _hoard_on_avi,
+            "eats-all": _eat_all,
         }.items()
     },
     "absent": replace(_PLAIN, name="absent", module="no_module_has_this_name"),

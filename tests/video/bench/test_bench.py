@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import math
 import re
 import sys
+import wave
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +27,9 @@ from ppvcli.video.bench.corpus import CORPUS, write_corpus
 from ppvcli.video.bench.plot import check_plot_path, plot_report
 from ppvcli.video.bench.report import Series, make_report, percentile
 from ppvcli.video.bench.run import bench_decode, list_videos
-from ppvcli.video.bench.worker import Request, Run, Worker
-from ppvcli.video.decoding import read_frames
+from ppvcli.video.bench.worker import Request, Run, Worker, WorkerError
+from ppvcli.video.decoding import open_video, read_frames
+from ppvcli.video.plan import PLANNED_BYTES
 from ppvcli.video.sampling import uniform_eval
 from tests.video.bench.rivals import RIVALS
 from tests.video.numbered import NUM_FRAMES
@@ -176,12 +179,36 @@ def test_default_libraries_are_the_four_of_ours_and_what_is_installed(
 def test_library_that_hangs_is_ended_and_the_others_are_measured(numbered_video: Video) -> None:
     path = numbered_video("h264.mp4")
     report = bench_decode(path, ["hangs", "pyav"], repeat=1, timeout_s=4)
-    assert _row(report, "hangs", path).error == "hung: no answer within 4 s, ended (--timeout allows more)"
+    assert _row(report, "hangs", path).error == "no answer within 4 s, ended (--timeout allows more)"
     assert (_total(report, "hangs").num_files, _total(report, "hangs").num_failed) == (0, 1)
     assert _row(report, "pyav", path).num_wrong == 0
     speed = _total(report, "pyav").speed
     assert speed is not None
     assert speed.ratio is None, "there is no time of the base to compare with"
+
+
+@pytest.mark.parametrize("timeout_s", [math.inf, 1e300])
+def test_timeout_without_end_is_waited_for(timeout_s: float, numbered_video: Video) -> None:
+    report = bench_decode(numbered_video("h264.mp4"), ["pyav"], repeat=1, timeout_s=timeout_s)
+    assert _total(report, "pyav").num_files == 1
+
+
+def test_sequential_decoding_that_takes_too_long_is_named_with_what_allows_more(
+    numbered_video: Video, tmp_path: Path
+) -> None:
+    path = numbered_video("h264.mp4")
+    report = bench_decode(path, ["pyav"], repeat=1, timeout_s=1e-6)
+    error = "sequential decoding, which gives the exact frames, took more than 1e-06 s"
+    assert (report.failures, report.hints) == (((str(path), error),), ("--timeout allows more seconds",))
+
+
+@pytest.mark.usefixtures("rivals")
+def test_frames_that_memory_does_not_hold_are_told_with_what_takes_fewer(numbered_video: Video, tmp_path: Path) -> None:
+    request = Request(path=str(numbered_video("h264.mp4")), num_segments=1)
+    with Worker("eats-all", log_dir=tmp_path, timeout_s=30) as worker, pytest.raises(WorkerError) as caught:
+        worker.run(request)
+    assert "Unable to allocate" in caught.value.message
+    assert caught.value.hint == "--frames N takes fewer frames"
 
 
 @pytest.mark.usefixtures("rivals")
@@ -300,6 +327,21 @@ def test_processes_are_gone_afterwards(numbered_video: Video, monkeypatch: pytes
     assert all(process is not None and process.poll() is not None for process in started)
 
 
+def test_interrupted_call_hands_over_the_videos_that_were_done(numbered_video: Video) -> None:
+    first, second = numbered_video("h264.mp4"), numbered_video("mpeg4.avi")
+    reports: list[DecodeReport] = []
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 3:  # of 4: the second video is at work
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench_decode([first, second], ["pyav"], repeat=1, on_run=interrupt, on_report=reports.append)
+    (report,) = reports
+    assert [row.path for row in report.files] == [str(first)]
+    assert _total(report, "pyav").speed == _row(report, "pyav", first).speed
+
+
 # --- the videos -------------------------------------------------------------------------------------------------------
 
 
@@ -314,12 +356,49 @@ def test_broken_video_is_reported_and_the_others_are_measured(numbered_video: Vi
     assert report.num_common == 1
 
 
-def test_nothing_but_broken_videos_leaves_an_empty_report(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"no video at all", None], ids=["broken", "gone"])
+def test_nothing_but_broken_videos_leaves_an_empty_report(content: bytes | None, tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
-    broken.write_bytes(b"no video at all")
+    if content is not None:
+        broken.write_bytes(content)
     report = bench_decode(broken, ["pyav"], repeat=1)
     assert (report.files, report.num_common, len(report.failures)) == ((), 0, 1)
     assert report.to_dict()["contestants"][0]["speed"] is None
+
+
+def test_hints_are_those_of_the_failures_and_each_once(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("sound.wav", "text.mp4", "more.mp4", "gone.mp4")]
+    with wave.open(str(paths[0]), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(16000))
+    for path in paths[1:3]:
+        path.write_bytes(b"no video at all")
+    report = bench_decode(paths, ["pyav"], repeat=1)
+    assert len(report.failures) == 4
+    again = "play it in another program; if that fails too, fetch or copy it again"
+    assert report.hints == ("check the path", "give a file with moving pictures", again)
+
+
+def test_damaged_video_is_told_and_measured_all_the_same(numbered_video: Video, tmp_path: Path) -> None:
+    whole, cut = numbered_video("mpeg4.avi"), tmp_path / "cut.avi"
+    cut.write_bytes(whole.read_bytes()[:-3000])
+    report = bench_decode([whole, cut], ["ppv"], repeat=1)
+    with open_video(cut, decoder="sequential") as video:
+        assert 0 < video.num_frames < NUM_FRAMES
+        assert video.damage is not None
+        assert report.damaged == ((str(cut), video.damage),)
+    assert _row(report, "ppv", cut).num_wrong == 0
+
+
+def test_video_that_ppv_decodes_sequentially_is_told_with_the_reason(numbered_video: Video, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("h264.mp4", "vp9.mp4")]
+    for path in paths:  # small ones are not worth a plan
+        padding = PLANNED_BYTES.to_bytes(4, "big") + b"free" + bytes(PLANNED_BYTES - 8)
+        path.write_bytes(numbered_video(path.name).read_bytes() + padding)
+    report = bench_decode(paths, ["ppv", "pyav"], repeat=1)
+    reasons = [_row(report, "ppv", path).fallback for path in paths]
+    assert reasons == [None, "vp9 is always decoded sequentially"]
+    assert [_row(report, "pyav", path).fallback for path in paths] == [None, None]
 
 
 def test_without_files_a_corpus_is_rendered_and_named_without_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,8 +443,10 @@ def test_list_of_a_folder_is_every_video_below_it_in_order(tmp_path: Path) -> No
 
 def test_list_of_a_folder_without_videos_says_so(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(VideoNotFoundError, match="no video in the folder"):
-        list_videos(tmp_path)
+    paths, ((place, error),) = list_videos(tmp_path)
+    assert (paths, place) == ([], str(tmp_path))
+    assert isinstance(error, VideoNotFoundError)
+    assert error.message == f"no video in the folder {tmp_path}"
 
 
 def test_paths_without_a_video_are_reported_and_the_others_are_measured(
@@ -394,13 +475,18 @@ def test_paths_without_a_video_are_reported_and_the_others_are_measured(
         ("here", ["decrod"], {}, UnknownNameError, "unknown library 'decrod'; nearest: decord, decord2"),
         ("here", [], {}, UsageError, "no library given"),
         ("here", ["pyav"], {"base": "ppv"}, UsageError, "the base ppv is not among the libraries: pyav"),
-        ("here", ["pyav"], {"frames": 0}, UsageError, "at least one frame"),
-        ("here", ["pyav"], {"repeat": 0}, UsageError, "one run"),
-        ("here", ["pyav"], {"timeout_s": 0}, UsageError, "some time"),
+        ("here", ["PYAV"], {}, UnknownNameError, "unknown library 'PYAV'; nearest: pyav"),
+        ("here", ["pyav"], {"frames": 0}, UsageError, "frames must be a whole number from 1 to 10000, got 0"),
+        ("here", ["pyav"], {"frames": 2.5}, UsageError, "frames must be a whole number from 1 to 10000, got 2.5"),
+        ("here", ["pyav"], {"frames": 10**11}, UsageError, "whole number from 1 to 10000, got 100000000000"),
+        ("here", ["pyav"], {"repeat": 0}, UsageError, "repeat must be a whole number of 1 or more, got 0"),
+        ("here", ["pyav"], {"repeat": 1.5}, UsageError, "repeat must be a whole number of 1 or more, got 1.5"),
+        ("here", ["pyav"], {"timeout_s": 0}, UsageError, "the timeout must be above 0 seconds, got 0"),
+        ("here", ["pyav"], {"timeout_s": math.nan}, UsageError, "the timeout must be above 0 seconds, got nan"),
+        ("here", ["pyav"], {"timeout_s": "60"}, UsageError, "the timeout must be above 0 seconds, got '60'"),
         ("here", ["absent"], {}, UsageError, "no library to measure: absent: not installed"),
         ("here", ["pyav", "absent"], {"base": "absent"}, UsageError, "absent can't be the base: not installed"),
         ([], ["pyav"], {}, UsageError, "no video given"),
-        ("gone.mp4", ["pyav"], {}, VideoNotFoundError, "no video at gone.mp4: nothing is there"),
     ],
 )
 @pytest.mark.usefixtures("rivals")
@@ -475,7 +561,12 @@ def test_report_compares_totals_on_the_videos_that_all_could_read() -> None:
         Series(path="b", lib="other", runs=(), error="refused"),
     ]
     report = make_report(
-        _contestants("base", "other"), series, [("c", "broken")], base="base", num_segments=2, num_runs=1
+        _contestants("base", "other"),
+        series,
+        [("c", VideoNotFoundError("broken", hint="look"))],
+        base="base",
+        num_segments=2,
+        num_runs=1,
     )
     base, other = (_total(report, lib) for lib in ("base", "other"))
     assert report.num_common == 1
@@ -483,7 +574,7 @@ def test_report_compares_totals_on_the_videos_that_all_could_read() -> None:
     assert other.speed is not None
     assert (base.speed.median_ms, other.speed.ratio) == (10, 2)
     assert (base.num_files, other.num_files, other.num_failed) == (2, 1, 1)
-    assert report.to_dict()["failures"] == (("c", "broken"),)
+    assert (report.to_dict()["failures"], report.hints) == ((("c", "broken"),), ("look",))
 
 
 def test_report_has_no_ratio_where_the_base_failed() -> None:
@@ -522,8 +613,16 @@ def test_plot_is_written_in_the_format_of_its_name(suffix: str, report: DecodeRe
     assert path.read_bytes().startswith(start)
     if suffix == ".svg":  # texts are drawn as shapes, with the words in a comment
         comments = {text.strip() for text in re.findall(r"<!-- (.*?) -->", path.read_text(encoding="utf-8"))}
-        assert comments >= {"total of 1 videos", "a.mp4", "b.mp4", "base", "other", "failed"}
+        assert comments >= {
+            "all runs on 1 video; x: mean of each video's ratio",
+            "a.mp4",
+            "b.mp4",
+            "base",
+            "other",
+            "failed",
+        }
         assert "5.5, 2.00x, not exact" in comments
+        assert comments >= {"base (1x)", "faster than base", "slower than base", "not exact"}
     if suffix == ".png":
         with Image.open(path) as image:
             assert min(image.size) > 200
@@ -534,7 +633,22 @@ def test_plot_of_many_videos_draws_the_total_alone(tmp_path: Path) -> None:
     many = make_report(_contestants("base"), series, [], base="base", num_segments=16, num_runs=1)
     plot_report(many, tmp_path / "many.png")
     with Image.open(tmp_path / "many.png") as image:
-        assert image.height < 400
+        assert image.height < 450
+        ink_hw = np.asarray(image.convert("L")) < 200
+    assert ink_hw.any()
+    assert not ink_hw[:, [0, -1]].any(), "texts are cut off at the sides"
+
+
+@pytest.mark.parametrize("name", ["中文.mp4", "a$_^b$.mp4", f"{'long_' * 30}.mp4"])
+def test_plot_takes_any_file_name_without_a_word(name: str, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    one = make_report(
+        _contestants("base"), [_series(name, "base", [9, 10])], [], base="base", num_segments=16, num_runs=1
+    )
+    plot_report(one, tmp_path / "plot.png")
+    assert [str(warning.message) for warning in recwarn] == []
+    with Image.open(tmp_path / "plot.png") as image:
+        ink_hw = np.asarray(image.convert("L")) < 200
+    assert not ink_hw[:, [0, -1]].any(), "texts are cut off at the sides"
 
 
 @pytest.mark.parametrize(
@@ -545,6 +659,7 @@ def test_plot_of_many_videos_draws_the_total_alone(tmp_path: Path) -> None:
         ("no/plot.png", "no such folder"),
         ("/proc/plot.png", "can't plot into"),
         ("folder.png", "it is a folder"),
+        (".", "it is a folder"),
     ],
 )
 def test_plot_into_an_impossible_file_is_refused(name: str, message: str, report: DecodeReport, tmp_path: Path) -> None:
