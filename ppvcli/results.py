@@ -130,7 +130,7 @@ class EvalReport:
     failures: tuple[tuple[str, str], ...] = ()
     """(path, error) of every clip that could not be decoded."""
     damaged: tuple[tuple[str, str], ...] = ()
-    """(path, what decoding complained of) of clips that are cut off or damaged; they count by what they do show."""
+    """(path, what is wrong and how many frames are left) of damaged clips, which count by what they do show."""
     wrong: tuple[tuple[str, str, str], ...] = ()
     """(path, true label, predicted label) of every decoded clip whose best class is another one."""
     setup: EvalSetup | None = None
@@ -372,6 +372,8 @@ class DecodedFile:
     """Frames of the sample that aren't equal, bit for bit, to those of sequential decoding."""
     mean_diff: float = 0.0
     """How far these are off on average, in grey levels of 0..255."""
+    fallback: str | None = None
+    """Why `ppv` decoded it sequentially; None where it did so by its plan, and of other libraries."""
     error: str | None = None
 
 
@@ -415,6 +417,10 @@ class DecodeReport:
     """Videos that every `DecodeContestant.speed` is about."""
     failures: tuple[tuple[str, str], ...] = ()
     """(path, error) of the videos without exact frames to compare with; no library was measured on them."""
+    hints: tuple[str, ...] = ()
+    """What to try about `failures`, each once."""
+    damaged: tuple[tuple[str, str], ...] = ()
+    """(path, what sequential decoding complained of) of videos that are cut off or damaged."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

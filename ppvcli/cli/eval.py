@@ -256,9 +256,9 @@ def _tell(report: EvalReport, *, weights: Path | None) -> None:
 def show_damaged(report: EvalReport) -> None:
     """Warns of the clips that count although they are damaged."""
     for path, damage in report.damaged[:NUM_DAMAGED]:
-        output.show_warning(f"{path} is damaged ({damage}): counted by the frames that can be decoded")
+        output.show_warning(f"{path} is damaged ({damage}): counted by what is left of it")
     if len(report.damaged) > NUM_DAMAGED:
-        output.show_warning(f"{len(report.damaged) - NUM_DAMAGED} more clips are damaged")
+        output.show_warning(f"more clips that are damaged: {len(report.damaged) - NUM_DAMAGED}")
 
 
 def _table(results: list[ClassResult], *, num_classes: int) -> RenderableType:

@@ -196,9 +196,9 @@ def _report_problem(prediction: Prediction) -> None:
     if prediction.error is not None:
         output.show_error(prediction.error, hint=prediction.hint)
     elif prediction.damage is not None:
+        frames = "1 frame" if prediction.num_frames == 1 else f"{prediction.num_frames} frames"
         output.show_warning(
-            f"{prediction.path} is damaged ({prediction.damage}): the answer is for the {prediction.num_frames} frames "
-            "that can be decoded"
+            f"{prediction.path} is damaged ({prediction.damage}): the answer is for the {frames} that can be decoded"
         )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ppvcli.errors import DatasetError
+from ppvcli.specs import VIDEO_SUFFIXES
 
 Format = Literal["videos", "frames"]
 
@@ -127,7 +129,12 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_text(path: Path) -> str:
-    """Of a UTF-8 file, with or without a byte order mark. Raises: DatasetError."""
+    """Of a UTF-8 file, with or without a byte order mark. Raises: DatasetError, also for a video by its ending."""
+    if path.suffix.lower() in VIDEO_SUFFIXES:  # before gigabytes are read
+        raise DatasetError(
+            f"{path} is a video by its ending, not a text",
+            hint=f"a folder, list or CSV file names clips; for a single one: ppv predict {shlex.quote(str(path))}",
+        )
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -18,7 +18,7 @@ from ppvcli.datasets.annotations import Sample
 from ppvcli.datasets.workers import HAVE_WORKERS, Crew, Output, Result, map_here
 from ppvcli.errors import VideoError
 from ppvcli.specs import Preprocess
-from ppvcli.video.clip import load_frames, load_train_frames
+from ppvcli.video.clip import ClipFrames, load_frames, load_train_frames
 from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits
 from ppvcli.video.transforms import Augment
 
@@ -29,6 +29,7 @@ class Failure:
 
     path: str
     error: str
+    hint: str | None
     index: int
     """Which of the loader's samples it is."""
 
@@ -46,7 +47,7 @@ class Batch:
     failed_labels: tuple[int, ...]
     failures: tuple[Failure, ...]
     damage: dict[int, str]
-    """By index, what decoding complained of in clips that it could read all the same."""
+    """By index, what is wrong with clips that could be read all the same, and how many frames they have."""
 
 
 class ClipLoader:
@@ -124,7 +125,8 @@ class ClipLoader:
         for index in share:
             result = next(results)
             if isinstance(result, VideoError):
-                failures.append(Failure(path=str(self._samples[index].path), error=result.message, index=index))
+                path = str(self._samples[index].path)
+                failures.append(Failure(path=path, error=result.message, hint=result.hint, index=index))
                 continue
             frames[len(decoded)] = result.array
             decoded.append(index)
@@ -184,7 +186,7 @@ class ClipReader:
         return (num_views, self.preprocess.sampling.num_segments, *self.preprocess.input_hw, 3)
 
     def __call__(self, item: ClipItem) -> Output:
-        """The damage, if any, and uint8 [V, T, H, W, 3]. Raises: VideoError."""
+        """What is wrong with a damaged clip, and uint8 [V, T, H, W, 3]. Raises: VideoError."""
         if self.augment is None:
             clip = load_frames(item.path, self.preprocess, num_frames=item.num_frames, limits=self.limits)
         else:
@@ -196,4 +198,10 @@ class ClipReader:
                 num_frames=item.num_frames,
                 limits=self.limits,
             )
-        return Output(clip.damage, clip.frames_vthwc)
+        return Output(_describe_damage(clip), clip.frames_vthwc)
+
+
+def _describe_damage(clip: ClipFrames) -> str | None:
+    """What decoding complained of, if anything, and how many frames there are all the same."""
+    frames = "1 frame" if clip.num_frames == 1 else f"{clip.num_frames} frames"
+    return None if clip.damage is None else f"{clip.damage}; {frames} can be decoded"

@@ -21,6 +21,7 @@ from ppvcli.weights.formats import LAST_CHECKPOINT, resolve_weights_path
 OWN_PROTOCOL = "own"
 MAX_NAMES = 10
 """Classes that an error names."""
+_DATA_HINT = "--data takes a folder with a sub-folder of clips for each class, a list, or a CSV file"
 _OTHER_SETTINGS = ("data.root", "data.num_workers", "data.decode_timeout_s", "data.max_pixels")
 """Of those below `data`, the ones that divide no clips."""
 
@@ -65,7 +66,7 @@ def find_clips(
     if config is not None:
         return _held_out(config, *_split_of(config, _run_of(source)), recognizer=recognizer)
     if run_config is None or run_dir is None:
-        raise UsageError("no clips to evaluate on", hint="--data DIR, with one sub-folder of clips per class")
+        raise UsageError("no clips to evaluate on", hint=_DATA_HINT)
     root = Path(run_config.data.root)
     if not root.is_dir():
         raise DatasetError(
@@ -132,6 +133,8 @@ def default_out_dir(
 
 def _clips_of(path: Path, list_file: str | None, *, data_format: Format, labels: tuple[str, ...]) -> EvalClips:
     """All clips of class folders, a list or a CSV file."""
+    if not path.exists():
+        raise DatasetError(f"nothing is at {path}", hint=_DATA_HINT)
     if list_file is not None and path.is_file():
         raise UsageError(f"--data {path} is a list itself; --list can't take effect", hint="leave --list out")
     if list_file is None and not path.is_file():

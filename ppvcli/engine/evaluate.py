@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import get_args
 
 from ppvcli.configs.load import Source, load_source
 from ppvcli.configs.schema import TrainConfig
-from ppvcli.datasets.annotations import Format
+from ppvcli.datasets.annotations import Format, faults_error
 from ppvcli.engine.eval_clips import OWN_PROTOCOL, EvalClips, count_trained_on, find_clips
 from ppvcli.engine.evaluator import ClipRow, build_report, evaluate_logits
 from ppvcli.engine.inputs import final_preprocess
@@ -108,7 +109,7 @@ def evaluate(
         on_clip=on_one,
     )
     if all(row.logits_k is None for row in rows):
-        raise DatasetError(f"not one of the {len(rows)} clips could be evaluated; first: {_failure(clips, rows)}")
+        raise _nothing_evaluated(clips, rows)
     path = recognizer.network.load_report.path
     setup = EvalSetup(
         protocol=protocol or OWN_PROTOCOL,
@@ -164,10 +165,14 @@ def _preprocess(recognizer: Recognizer, config: TrainConfig | None, *, protocol:
     return apply_protocol(preprocess, protocol)
 
 
-def _failure(clips: EvalClips, rows: Sequence[ClipRow]) -> str:
-    """Why the first clip has no answer, with its path once."""
-    path, error = str(clips.samples[0].path), str(rows[0].error)
-    return error if path in error else f"{path}: {error}"
+def _nothing_evaluated(clips: EvalClips, rows: Sequence[ClipRow]) -> DatasetError:
+    """Says why each clip has no answer, with its path once; the hint is the one for most of them."""
+    faults = []
+    for sample, row in zip(clips.samples, rows, strict=True):
+        path, error = str(sample.path), str(row.error)
+        faults.append(error if path in error else f"{path}: {error}")
+    hint = statistics.mode(row.hint for row in rows)
+    return DatasetError(f"0 of {len(rows)} clips could be evaluated:\n{faults_error(faults).message}", hint=hint)
 
 
 def _versions() -> dict[str, str]:

@@ -33,8 +33,10 @@ class ClipRow:
     logits_k: npt.NDArray[np.float32] | None = None
     """Mean over the clip's views: float32 [K]; None where there is an `error`."""
     error: str | None = None
+    hint: str | None = None
+    """What to try about the error."""
     damage: str | None = None
-    """What decoding complained of; the logits are of the frames that it gave."""
+    """What decoding complained of, and how many frames it gave, of which the logits are."""
 
 
 def evaluate_logits(
@@ -54,11 +56,14 @@ def evaluate_logits(
     many views as there are clips in a batch.
     """
     chosen = range(len(samples)) if indices is None else indices
-    shares = [samples[index] for index in chosen]
-    loader = ClipLoader(shares, preprocess, batch_size=batch_size, num_workers=num_workers, limits=limits)
+    clips = [samples[index] for index in chosen]
+    loader = ClipLoader(clips, preprocess, batch_size=batch_size, num_workers=num_workers, limits=limits)
     rows: list[ClipRow] = []
     for batch in loader.epoch():
-        found = {failure.index: ClipRow(index=chosen[failure.index], error=failure.error) for failure in batch.failures}
+        found = {
+            failure.index: ClipRow(index=chosen[failure.index], error=failure.error, hint=failure.hint)
+            for failure in batch.failures
+        }
         if len(batch.indices):
             logits_nk = batch_logits(network, batch.frames_nvthwc, preprocess=preprocess)
             found |= {

@@ -32,7 +32,8 @@ def _check_video(path: Path, watch: Watch) -> str | None:
     try:
         video.expect(lambda count: linspace(count, _NUM_CONVERTED))
         video.read(np.unique(linspace(video.num_frames, _NUM_CONVERTED)))
-        return f"damaged ({video.damage}): {video.num_frames} frames can be decoded" if video.damage else None
+        frames = "1 frame" if video.num_frames == 1 else f"{video.num_frames} frames"
+        return f"damaged ({video.damage}): {frames} can be decoded" if video.damage else None
     finally:
         video.close()
 

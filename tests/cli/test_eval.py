@@ -224,14 +224,44 @@ def test_held_out_clip_that_is_gone_counts_as_wrong(run_of_folders: Path, tmp_pa
 def test_clips_that_can_not_be_decoded_at_all_are_an_error_and_no_report(
     more: list[str], folder: Path, tmp_path: Path, ppv: Ppv
 ) -> None:
-    clip = folder / "clips" / "jump" / "0.mp4"
-    (tmp_path / "frames.list").write_text(f"{clip} 12 0\n{clip} 12 0\n", encoding="utf-8")
-    args = ("--data", tmp_path / "frames.list", "--format", "frames", "--workers", "0", "--out", tmp_path / "out")
+    clip, empty = folder / "clips" / "jump" / "0.mp4", tmp_path / "empty.avi"
+    empty.touch()
+    (tmp_path / "all.list").write_text(f"gone.mp4 0\n{clip} 0\n{clip} 1\nempty.avi 2\n", encoding="utf-8")
+    args = ("--data", tmp_path / "all.list", "--workers", "0", "--max-pixels", "100", "--out", tmp_path / "out")
     answer = ppv("eval", "--weights", folder / "w.safetensors", *args, *more)
     assert (answer.exit_code, answer.stdout) == (1, "")
-    assert answer.stderr.startswith(f"error: not one of the 2 clips could be evaluated; first: {clip}")
-    assert answer.stderr.count(str(clip)) == 1
+    assert answer.stderr.splitlines() == [
+        "error: 0 of 4 clips could be evaluated:",
+        f"no video at {tmp_path / 'gone.mp4'}: nothing is there",
+        f"the frames of {clip} are 80x72, more than 100 pixels",
+        f"the frames of {clip} are 80x72, more than 100 pixels",
+        f"{empty} is empty: 0 bytes",
+        "hint: --max-pixels (data.max_pixels in a config) allows larger ones",
+    ]
     assert not (tmp_path / "out").exists()
+
+
+def test_very_many_clips_that_can_not_be_decoded_are_counted(folder: Path, tmp_path: Path, ppv: Ppv) -> None:
+    lines = "".join(f"gone{i}.mp4 0\n" for i in range(24))
+    (tmp_path / "all.list").write_text(lines, encoding="utf-8")
+    args = ("--data", tmp_path / "all.list", "--workers", "0", "--out", tmp_path / "out")
+    told = ppv("eval", "--weights", folder / "w.safetensors", *args).stderr.splitlines()
+    assert (told[0], len(told)) == ("error: 0 of 24 clips could be evaluated:", 23)
+    assert told[-2:] == ["... and 4 more faults", "hint: check the path"]
+
+
+def test_data_that_is_not_there_or_a_video_is_told_with_what_it_may_be(folder: Path, tmp_path: Path, ppv: Ppv) -> None:
+    args = ("eval", "--weights", folder / "w.safetensors", "--out", tmp_path / "out", "--data")
+    gone, clip = tmp_path / "gone.list", folder / "clips" / "jump" / "0.mp4"
+    kinds = "hint: --data takes a folder with a sub-folder of clips for each class, a list, or a CSV file"
+    for path, more in ((gone, []), (tmp_path / "gone", ["--list", "val.list"])):
+        assert ppv(*args, path, *more).stderr.splitlines() == [f"error: nothing is at {path}", kinds]
+    for path, more in ((clip, []), (clip.parent, ["--list", "0.mp4"])):
+        answer = ppv(*args, path, *more)
+        assert answer.exit_code == 1
+        error, hint = answer.stderr.splitlines()
+        assert error == f"error: {clip} is a video by its ending, not a text"
+        assert hint.endswith(f"for a single one: ppv predict {clip}")
 
 
 def test_clips_are_by_default_what_those_of_the_run_were(folder: Path, tmp_path: Path, ppv: Ppv) -> None:
@@ -277,25 +307,28 @@ def test_broken_clip_is_listed_and_counts_as_wrong_unless_skipped(folder: Path, 
     assert all("broken.mp4" in count["failures"][0][0] for count in counts)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_damaged_clip_counts_with_a_warning(num_workers: int, folder: Path, tmp_path: Path, ppv: Ppv) -> None:
+@pytest.mark.parametrize(("num_workers", "num_chunks", "left"), [(0, 20, "17 frames"), (1, 3, "1 frame")])
+def test_damaged_clip_counts_with_a_warning(
+    num_workers: int, num_chunks: int, left: str, folder: Path, tmp_path: Path, ppv: Ppv
+) -> None:
     whole, cut = tmp_path / "whole.avi", tmp_path / "cut.avi"
     write_video(whole, moving_block(40), codec="mpeg4", options={"g": "10"})
-    cut.write_bytes(b"00dc".join(whole.read_bytes().split(b"00dc")[:20])[:-20])  # it ends within a frame
+    cut.write_bytes(b"00dc".join(whole.read_bytes().split(b"00dc")[:num_chunks])[:-20])  # it ends within a frame
     (tmp_path / "two.list").write_text(f"{whole} 0\n{cut} 0\n", encoding="utf-8")
     answer = ppv(
         *("eval", "--weights", folder / "w.safetensors", "--data", tmp_path / "two.list", "--workers", num_workers),
         *("--out", tmp_path / "out", "--json"),
     )
+    what = f"cut off within a frame; {left} can be decoded"
     assert answer.stderr.splitlines() == [
-        f"warning: {cut} is damaged (cut off within a frame): counted by the frames that can be decoded",
+        f"warning: {cut} is damaged ({what}): counted by what is left of it",
         f"report and tables: {tmp_path / 'out'}",
     ]
     report = json.loads(answer.stdout)
     assert (report["num_clips"], report["failures"]) == (2, [])
-    assert report["damaged"] == [[str(cut), "cut off within a frame"]]
+    assert report["damaged"] == [[str(cut), what]]
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
-    assert [line.get("damage") for line in lines] == [None, "cut off within a frame"]
+    assert [line.get("damage") for line in lines] == [None, what]
 
 
 def test_many_classes_show_the_worst_ten(capsys: pytest.CaptureFixture[str]) -> None:

@@ -265,7 +265,9 @@ def cut_avi(folder: Path) -> Path:
     """A file that ends within a frame."""
     whole = folder / "whole.avi"
     write_video(whole, moving_block(40), codec="mpeg4", options={"g": "10"})
-    (folder / "cut.avi").write_bytes(b"00dc".join(whole.read_bytes().split(b"00dc")[:20])[:-20])
+    chunks = whole.read_bytes().split(b"00dc")
+    (folder / "cut.avi").write_bytes(b"00dc".join(chunks[:20])[:-20])
+    (folder / "one.avi").write_bytes(b"00dc".join(chunks[:3])[:-20])
     return folder / "cut.avi"
 
 
@@ -280,6 +282,8 @@ def test_damaged_file_is_answered_with_a_warning_and_a_mark(ppv: Ppv, folder: Pa
         "that can be decoded\n"
     )
     assert ppv("predict", cut_avi, "--weights", folder / "run").stderr == answer.stderr
+    told = ppv("predict", folder / "one.avi", "--weights", folder / "run").stderr
+    assert told.endswith(": the answer is for the 1 frame that can be decoded\n")
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), WeightsError("scores that are no numbers"), None])

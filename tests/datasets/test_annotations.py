@@ -121,13 +121,22 @@ def test_samples_of_a_csv_with_a_split_are_those_held_out(tmp_path: Path) -> Non
 
 
 def test_file_that_is_missing_or_no_text_is_named_once(tmp_path: Path) -> None:
-    (tmp_path / "clip.avi").write_bytes(b"RIFF\xff\xfe")
-    for name, reason in (("none.txt", "No such file or directory"), ("clip.avi", "it is not a text in UTF-8")):
+    (tmp_path / "clip.bin").write_bytes(b"RIFF\xff\xfe")
+    for name, reason in (("none.txt", "No such file or directory"), ("clip.bin", "it is not a text in UTF-8")):
         with pytest.raises(DatasetError) as caught:
             read_labels(tmp_path / name)
         assert caught.value.message == f"can't read {tmp_path / name}: {reason}"
         assert caught.value.hint
         assert "data.root" not in caught.value.hint
+
+
+def test_video_in_place_of_a_text_is_told_by_its_ending(tmp_path: Path) -> None:
+    clip = tmp_path / "my clip.AVI"
+    clip.write_text("one.avi 0\n", encoding="utf-8")
+    with pytest.raises(DatasetError) as caught:
+        read_list(clip, tmp_path, num_classes=2)
+    assert caught.value.message == f"{clip} is a video by its ending, not a text"
+    assert str(caught.value.hint).endswith(f"ppv predict '{clip}'")
 
 
 def test_rows_that_are_wrong_come_with_the_form_of_a_row(tmp_path: Path) -> None:

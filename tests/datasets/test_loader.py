@@ -13,6 +13,7 @@ from ppvcli.datasets.annotations import Sample
 from ppvcli.datasets.frames import FrameJob, extract_frames
 from ppvcli.datasets.loader import Batch, ClipLoader, batch_shares
 from ppvcli.specs import Crop, Preprocess, Resize, Sampling
+from ppvcli.video.clip import load_frames
 from ppvcli.video.multi_scale import MultiScale
 from ppvcli.video.render import write_video
 from ppvcli.video.transforms import Augment
@@ -78,9 +79,22 @@ def test_broken_clips_are_named_and_never_replaced(
     assert [(Path(f.path).name, f.index) for f in (*first.failures, *second.failures)] == [
         ("broken.mp4", 1), ("none.mp4", 3),
     ]  # fmt: skip
+    assert second.failures[0].hint == "check the path"
     only_broken = ClipLoader(mixed[3:], PREPROCESS, batch_size=2, num_workers=num_workers)
     (empty,) = only_broken.epoch()
     assert empty.frames_nvthwc.shape == (0, 1, 4, 56, 56, 3)
+
+
+@pytest.mark.parametrize("augment", [None, AUGMENTS["area"]], ids=["eval", "train"])
+def test_damage_is_told_with_the_number_of_frames(augment: Augment | None, tmp_path: Path) -> None:
+    write_video(tmp_path / "whole.avi", numbered_frames(30), codec="mpeg4")
+    chunks = (tmp_path / "whole.avi").read_bytes().split(b"00dc")
+    (tmp_path / "cut.avi").write_bytes(b"00dc".join(chunks[:20])[:-20])  # it ends within a frame
+    clips = (Sample(tmp_path / "whole.avi", 0), Sample(tmp_path / "cut.avi", 1))
+    (batch,) = ClipLoader(clips, PREPROCESS, batch_size=2, num_workers=0, augment=augment).epoch()
+    num_frames = load_frames(tmp_path / "cut.avi", PREPROCESS).num_frames
+    assert 1 < num_frames < 30
+    assert batch.damage == {1: f"cut off within a frame; {num_frames} frames can be decoded"}
 
 
 def test_abandoned_epoch_does_not_disturb_the_next(samples: tuple[Sample, ...]) -> None:
