@@ -108,9 +108,13 @@ def _show(result: PreparedDataset) -> None:
     output.print_line(f"labels  {result.num_classes:>5} classes  {root / result.labels}")
     if result.num_missing:
         output.show_warning(f"{result.num_missing} listed clips are left out, see {root / 'missing.txt'}")
+    if result.num_damaged:
+        clips = f"{result.num_damaged} clip{'s are' if result.num_damaged > 1 else ' is'}"
+        output.show_warning(f"{clips} cut off or damaged, but used, see {root / 'damaged.txt'}")
     if result.classes_without_train:
         names = ", ".join(result.classes_without_train)
-        output.show_warning(f"no training clip in {len(result.classes_without_train)} classes: {names}")
+        number = len(result.classes_without_train)
+        output.show_warning(f"no training clip in {number} class{'es' if number > 1 else ''}: {names}")
 
 
 def _amount(event: PrepareProgress) -> str:
@@ -171,10 +175,10 @@ class _TerminalWatcher:
 
     def report(self, event: PrepareProgress) -> None:
         key = (event.stage, event.name)
+        about = f"{_SENTENCES[event.stage]} {event.name}".rstrip()
         if key not in self._tasks:
-            about = f"{_SENTENCES[event.stage]} {event.name}".rstrip()
             # a resumed transfer begins here; its first bytes must not count as speed
             self._tasks[key] = self._progress.add_task(about, completed=event.done, amount="")
         if event.message:
-            self._progress.console.print(f"{event.name}: {event.message}", markup=False)
+            self._progress.console.print(f"{about}: {event.message}", markup=False)
         self._progress.update(self._tasks[key], completed=event.done, total=event.total, amount=_amount(event))

@@ -6,6 +6,7 @@ frames are those of `ppvcli.video.decoding`, numbered from 1 without gaps.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Generator, Sequence
@@ -34,10 +35,14 @@ class FrameJob:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameResult:
-    """How many frames a clip gave, or why it gave none."""
+    """What a clip gave, or why it gave nothing."""
 
     job: FrameJob
-    num_frames: int
+    num_frames: int = 0
+    sha256: str = ""
+    """As `frames_sha256` has it."""
+    damage: str | None = None
+    """What decoding complained of; None too where the frames were there already."""
     error: str | None = None
 
 
@@ -55,9 +60,10 @@ def extract_frames(jobs: Sequence[FrameJob], *, num_workers: int) -> Generator[F
     try:
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, VideoError):
-                yield FrameResult(job=job, num_frames=0, error=result.message)
+                yield FrameResult(job=job, error=result.message)
             else:
-                yield FrameResult(job=job, num_frames=result.note)
+                num_frames, sha256, damage = result.note
+                yield FrameResult(job=job, num_frames=num_frames, sha256=sha256, damage=damage)
     except WorkerDiedError as error:
         clip = f" while it read {error.item.clip}" if isinstance(error.item, FrameJob) else ""
         raise DatasetError(
@@ -67,25 +73,26 @@ def extract_frames(jobs: Sequence[FrameJob], *, num_workers: int) -> Generator[F
 
 
 def extract_clip(job: FrameJob) -> Output:
-    """Writes all frames of a clip, unless its folder is there; gives their number.
+    """Writes all frames of a clip, unless its folder is there; gives their number, hash and damage.
 
     Raises: VideoError for a clip that can't be decoded.
     """
     if job.folder.is_dir():
-        return Output(count_frames(job.folder))
+        return Output((count_frames(job.folder), frames_sha256(job.folder), None))
     growing = job.work_dir / f"{job.folder.name}-{os.getpid()}"
     shutil.rmtree(growing, ignore_errors=True)
     growing.mkdir(parents=True)
     try:
-        num_frames = _write_frames(job.clip, growing)
+        num_frames, damage = _write_frames(job.clip, growing)
     except VideoError:
         shutil.rmtree(growing, ignore_errors=True)
         raise
     if count_frames(growing) != num_frames:
         raise DatasetError(f"wrote {num_frames} frames of {job.clip} to {growing}, but they are not all there")
+    sha256 = frames_sha256(growing)
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     growing.replace(job.folder)
-    return Output(num_frames)
+    return Output((num_frames, sha256, damage))
 
 
 def count_frames(folder: Path) -> int:
@@ -94,7 +101,15 @@ def count_frames(folder: Path) -> int:
     return len(numbers) if numbers == list(range(1, len(numbers) + 1)) else -1
 
 
-def _write_frames(clip: Path, folder: Path) -> int:
+def frames_sha256(folder: Path) -> str:
+    """Of the names and contents of all frames: what `sha256sum img_*.jpg | sha256sum` says in the folder."""
+    names = sorted(path.name for path in folder.iterdir() if FRAME_NAME.fullmatch(path.name))
+    rows = (f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
+    return hashlib.sha256("".join(rows).encode()).hexdigest()
+
+
+def _write_frames(clip: Path, folder: Path) -> tuple[int, str | None]:
+    """The number of frames, and what decoding complained of."""
     import cv2
 
     from ppvcli.video.decoding import open_video
@@ -107,4 +122,4 @@ def _write_frames(clip: Path, folder: Path) -> int:
                 bgr = cv2.cvtColor(frame_hwc, cv2.COLOR_RGB2BGR)
                 _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
                 (folder / frame_name(number)).write_bytes(encoded.tobytes())
-    return num_frames
+        return num_frames, video.damage

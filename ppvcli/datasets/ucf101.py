@@ -41,6 +41,9 @@ class PreparedDataset:
     num_classes: int
     num_missing: int
     """Clips that are listed but absent or unreadable; `missing.txt` names them."""
+    num_damaged: int
+    """Clips whose extraction found them cut off or damaged; they have the frames that they gave, `damaged.txt` names
+    them."""
     classes_without_train: tuple[str, ...]
     """Classes of which not one training clip is there."""
     already_prepared: bool
@@ -64,7 +67,7 @@ class Request:
 
 def prepare(out: Path, request: Request, *, report: Report) -> PreparedDataset:
     """The public function without its defaults, see `ppvcli.prepare_ucf101_66`."""
-    _check_request(request)
+    _check_request(out, request)
     folder = Folder(root=out, home=out, report=report)
     folder.check_ours()
     try:
@@ -81,7 +84,7 @@ def prepare(out: Path, request: Request, *, report: Report) -> PreparedDataset:
         ) from error
 
 
-def _check_request(request: Request) -> None:
+def _check_request(out: Path, request: Request) -> None:
     if request.split not in SPLITS:
         raise UsageError(f"UCF101 has no split {request.split}", hint="--split 1, 2 or 3")
     if request.format is not None and request.format not in FORMATS:
@@ -89,6 +92,11 @@ def _check_request(request: Request) -> None:
     if request.num_workers < 1:
         raise UsageError(f"{request.num_workers} processes can't work", hint="--num-workers 1 or more")
     tell_apart(request.source)  # raises for what is no source
+    if request.source is not None and request.source.resolve() in out.resolve().parents:
+        raise UsageError(
+            f"{out} is inside the source {request.source}, where every clip would then be twice",
+            hint="choose a folder beside the source: --out DIR",
+        )
 
 
 def _prepare(folder: Folder, request: Request) -> PreparedDataset:
@@ -196,6 +204,7 @@ def _result(job: Job, lists: PreparedLists, *, already_prepared: bool) -> Prepar
         num_val=lists.num_val,
         num_classes=len(job.class_names),
         num_missing=lists.num_missing,
+        num_damaged=len(job.folder.damaged()),
         classes_without_train=tuple(name for i, name in enumerate(job.class_names) if i not in trained),
         already_prepared=already_prepared,
     )

@@ -3,7 +3,8 @@
 videos/<Class>/<clip>.avi                  the selected clips: moved out of the archive, or linked to the source
 frames/<Class>/<clip>/img_00001.jpg        their frames, for `format="frames"`
 {train,val}_split<N>_{videos,frames}.txt   what a training config names, and labels.txt
-dataset.yaml, videos.sha256, missing.txt   what was done, the hash of every clip, and what is missing
+dataset.yaml, {videos,frames}.sha256       what was done, and the hash of every clip and folder of frames
+missing.txt, damaged.txt                   which clips are missing, and which gave frames but are damaged
 ucfTrainTestlist/, downloads/              the official lists, and what was fetched
 .ppv-prepare/                              what grows; it stays where a run ended early
 """
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppvcli.datasets.frames import count_frames
+from ppvcli.datasets.frames import frames_sha256
 from ppvcli.datasets.progress import PrepareProgress, Report, file_sha256
 from ppvcli.datasets.ucf101_lists import LIST_NAMES, NUM_CLIPS, SPLITS, ListedClip, read_split_lists
 from ppvcli.datasets.ucf101_record import (
@@ -36,12 +37,17 @@ from ppvcli.video.frame_folder import FRAME_NAME
 
 LABELS_NAME = "labels.txt"
 MISSING_NAME = "missing.txt"
+DAMAGED_NAME = "damaged.txt"
 HASHES_NAME = "videos.sha256"
+FRAME_HASHES_NAME = "frames.sha256"
 LISTS_DIR = "ucfTrainTestlist"
 
 _DOWNLOADS_DIR = "downloads"
 _LIST_FILE = re.compile(r"(train|val)_split([123])_(videos|frames)\.txt")
-_ENTRIES = {RECORD_NAME, LABELS_NAME, MISSING_NAME, HASHES_NAME, LISTS_DIR, "videos", "frames"}
+_ENTRIES = {
+    *(RECORD_NAME, LABELS_NAME, MISSING_NAME, DAMAGED_NAME, HASHES_NAME, FRAME_HASHES_NAME),
+    *(LISTS_DIR, "videos", "frames"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +125,7 @@ class Folder:
 
     def strangers(self) -> Iterator[Path]:
         """Files and links below the folder's entries that no preparation put there."""
-        clips = {name.removeprefix("videos/") for name in self.clip_hashes()} | self._listed()
+        clips = {name.removeprefix("videos/") for name in self.hashes(HASHES_NAME)} | self._listed()
         stems = {clip.rpartition(".")[0] for clip in clips}
         for entry in self.entries():
             for parent, folders, files in os.walk(entry):
@@ -153,6 +159,12 @@ class Folder:
             )
         return tuple(content.decode().splitlines())
 
+    def damaged(self) -> dict[str, str]:
+        """What decoding complained of, by the path of each damaged clip that gave its frames."""
+        path = self.root / DAMAGED_NAME
+        rows = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return {clip: damage for clip, _, damage in (row.partition("\t") for row in rows)}
+
     # --- tidying ------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -176,9 +188,9 @@ class Folder:
 
     # --- hashes -------------------------------------------------------------------------------------------------------
 
-    def clip_hashes(self) -> dict[str, str]:
-        """The recorded sha256 of every clip, by its path below the folder."""
-        path = self.root / HASHES_NAME
+    def hashes(self, name: str) -> dict[str, str]:
+        """The sha256 that HASHES_NAME or FRAME_HASHES_NAME has of every clip or folder, by its path below `root`."""
+        path = self.root / name
         if not path.is_file():
             return {}
         rows = (line.partition("  ") for line in path.read_text(encoding="utf-8").splitlines())
@@ -186,45 +198,42 @@ class Folder:
 
     def hash_clips(self, clips: Sequence[ListedClip], *, compare: bool) -> dict[str, str]:
         """Writes `videos.sha256` in the form of sha256sum. Raises: DatasetError (`compare`) for a clip that changed."""
-        former = self.clip_hashes() if compare else {}
+        former = self.hashes(HASHES_NAME) if compare else {}
         hashes = {}
         for done, clip in enumerate(clips, start=1):
             hashes[self.relative(self.clip(clip))] = file_sha256(self.clip(clip))
             self.report(PrepareProgress(stage="hash", done=done, total=len(clips)))
         self.refuse_changed([path for path, sha256 in hashes.items() if former.get(path, sha256) != sha256])
-        rows = (f"{sha256}  {path}\n" for path, sha256 in sorted(hashes.items()))
-        write_text(self.root / HASHES_NAME, "".join(rows))
+        self.write_hashes(HASHES_NAME, hashes)
         return hashes
+
+    def write_hashes(self, name: str, hashes: Mapping[str, str]) -> None:
+        """Writes what `hashes` reads, in the form of sha256sum."""
+        rows = (f"{sha256}  {path}\n" for path, sha256 in sorted(hashes.items()))
+        write_text(self.root / name, "".join(rows))
 
     def list_hashes(self, record: DatasetRecord) -> dict[str, str]:
         """The recorded sha256 of the official lists, by their path below the folder."""
         return {f"{LISTS_DIR}/{file.name}": file.sha256 for file in record.files if file.name in LIST_NAMES}
 
     def is_current(self, record: DatasetRecord, lists: PreparedLists) -> bool:
-        """Whether all of it is there. Raises: DatasetError for what was changed since."""
+        """Whether all of it is there, with its hashes. Raises: DatasetError for what was changed since."""
         texts = {LABELS_NAME: record.labels_sha256, HASHES_NAME: record.clips_sha256, **lists.list_sha256}
         texts |= self.list_hashes(record)
+        is_frames = lists.format == "frames"
+        if is_frames and record.frames_sha256 is not None:
+            texts[FRAME_HASHES_NAME] = record.frames_sha256
         if not all((self.root / name).is_file() for name in texts):
             return False
         self.refuse_changed([name for name, sha256 in texts.items() if file_sha256(self.root / name) != sha256])
-        hashes = self.clip_hashes()
-        if not all((self.root / path).is_file() for path in hashes):
+        hashes = self.hashes(HASHES_NAME) | (self.hashes(FRAME_HASHES_NAME) if is_frames else {})
+        was_early = is_frames and record.frames_sha256 is None  # before frames had hashes
+        if was_early or not all((self.root / path).exists() for path in hashes):
             return False
         changed = []
         for done, (path, sha256) in enumerate(hashes.items(), start=1):
-            changed += [path] if file_sha256(self.root / path) != sha256 else []
+            changed += [path] if _sha256(self.root / path) != sha256 else []
             self.report(PrepareProgress(stage="verify", done=done, total=len(hashes)))
-        self.refuse_changed(changed)
-        return lists.format == "videos" or self._frames_are_current(lists)
-
-    def _frames_are_current(self, lists: PreparedLists) -> bool:
-        changed = []
-        for name in (lists.train_list, lists.val_list):
-            for row in (self.root / name).read_text(encoding="utf-8").splitlines():
-                folder, num_frames, _ = row.rsplit(" ", 2)
-                if not (self.root / folder).is_dir():
-                    return False
-                changed += [folder] if count_frames(self.root / folder) != int(num_frames) else []
         self.refuse_changed(changed)
         return True
 
@@ -246,6 +255,9 @@ class Folder:
             path = self.lists / name
             size_bytes, sha256 = path.stat().st_size, file_sha256(path)
             files[name] = SourceFile(name=name, origin=self.relative(path), size_bytes=size_bytes, sha256=sha256)
+        of_frames = former.frames_sha256 if former else None
+        if lists.format == "frames":
+            of_frames = file_sha256(self.root / FRAME_HASHES_NAME)
         record = DatasetRecord(
             name=f"UCF101, {len(class_names)} classes",
             source=source,
@@ -257,6 +269,7 @@ class Folder:
             num_clips=len(hashes),
             clips_bytes=sum((self.root / path).stat().st_size for path in hashes),
             clips_sha256=file_sha256(self.root / HASHES_NAME),
+            frames_sha256=of_frames,
             prepared=former.prepared if former else (),
         )
         write_record(self.root, record.with_lists(lists))
@@ -269,3 +282,8 @@ class Folder:
                 f"{self.root}: not as it was prepared: {shown}",
                 hint="delete what is wrong and run the same command again, or prepare all of it anew: --force",
             )
+
+
+def _sha256(path: Path) -> str:
+    """Of a clip, or of a folder of frames."""
+    return frames_sha256(path) if path.is_dir() else file_sha256(path)

@@ -16,9 +16,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import ppvcli
-from ppvcli.datasets.frames import JPEG_QUALITY, FrameJob, extract_frames
+from ppvcli.datasets.frames import JPEG_QUALITY, FrameJob, FrameResult, extract_frames
 from ppvcli.datasets.progress import PrepareProgress, Report, Stage, file_sha256
-from ppvcli.datasets.ucf101_folder import LABELS_NAME, LISTS_DIR, MISSING_NAME, Folder
+from ppvcli.datasets.ucf101_folder import (
+    DAMAGED_NAME,
+    FRAME_HASHES_NAME,
+    HASHES_NAME,
+    LABELS_NAME,
+    LISTS_DIR,
+    MISSING_NAME,
+    Folder,
+)
 from ppvcli.datasets.ucf101_lists import LIST_NAMES, ListedClip, SplitLists, check_classes, read_split_lists
 from ppvcli.datasets.ucf101_record import DatasetRecord, Format, PreparedLists, read_record
 from ppvcli.datasets.ucf101_source import VIDEOS_URL, Places, Source
@@ -53,13 +61,17 @@ class Job:
         write_text(self.folder.root / LABELS_NAME, "".join(f"{name}\n" for name in self.class_names))
         self._place_clips(origins, source)
         placed = [clip for clip in selected if clip.path not in missing]
-        num_frames: dict[str, int] = {}
+        frames: dict[str, FrameResult] = {}
         if self.format == "frames":
-            num_frames, broken = self._extract_frames(placed)
-            missing |= broken
+            frames = self._extract_frames(placed)
+            missing |= {path: result.error for path, result in frames.items() if result.error is not None}
             self._check_missing(missing)
         hashes = self.folder.hash_clips(placed, compare=record is not None)
-        lists = self._write_lists([clip for clip in placed if clip.path not in missing], num_frames, missing)
+        if self.format == "frames":
+            whole = [result for result in frames.values() if result.error is None]
+            sha256s = {self.folder.relative(result.job.folder): result.sha256 for result in whole}
+            self.folder.write_hashes(FRAME_HASHES_NAME, sha256s)
+        lists = self._write_lists([clip for clip in placed if clip.path not in missing], frames, missing)
         self.folder.write_record(
             record,
             lists,
@@ -96,7 +108,7 @@ class Job:
         absent = [clip for clip in clips if not _has_content(self.folder.clip(clip))]
         if not absent:
             return {}, {}
-        recorded = self.folder.clip_hashes()
+        recorded = self.folder.hashes(HASHES_NAME)
         was_there = any(self.folder.relative(self.folder.clip(clip)) in recorded for clip in absent)
         if self.allow_missing and source.is_gone and not was_there:
             return {}, {clip.path: "not in the source, which is gone now" for clip in absent}
@@ -131,48 +143,54 @@ class Job:
         growing.replace(target)
 
     def _check_missing(self, missing: dict[str, str]) -> None:
-        """Writes or removes `missing.txt`. Raises: DatasetError where nothing may be missing."""
-        path = self.folder.root / MISSING_NAME
-        if not missing:
-            path.unlink(missing_ok=True)
-            return
-        path = path if self.allow_missing else self.folder.refusal
-        write_text(path, "".join(f"{clip}\t{reason}\n" for clip, reason in sorted(missing.items())))
-        if not self.allow_missing:
+        """Writes or removes `missing.txt`. Raises: DatasetError where none may be missing."""
+        path = self.folder.refusal if missing and not self.allow_missing else self.folder.root / MISSING_NAME
+        _write_reasons(path, missing)
+        if missing and not self.allow_missing:
             raise DatasetError(
                 f"{len(missing)} clips that split {self.split} lists are missing or unreadable; {path} names them",
                 hint="complete the source, or go on without them: --allow-missing",
             )
 
-    def _extract_frames(self, clips: Sequence[ListedClip]) -> tuple[dict[str, int], dict[str, str]]:
-        """(number of frames, reason of those that can't be decoded), each by the clip's path."""
+    def _extract_frames(self, clips: Sequence[ListedClip]) -> dict[str, FrameResult]:
+        """What each clip gave, by its path. Raises: DatasetError for frames that are not as they were prepared."""
         paths = {self.folder.frames(clip): clip.path for clip in clips}
         jobs = [
             FrameJob(clip=self.folder.clip(clip), folder=folder, work_dir=self.folder.work / "frames")
             for folder, clip in zip(paths, clips, strict=True)
         ]
-        num_frames, broken = {}, {}
+        # of these alone: an encoder of another version writes other bytes
+        there = {path for folder, path in paths.items() if folder.is_dir()}
+        recorded = self.folder.hashes(FRAME_HASHES_NAME)
+        damaged = {path: damage for path, damage in self.folder.damaged().items() if path in there}
+        _write_reasons(self.folder.root / DAMAGED_NAME, damaged)
+        num_unknown = sum(self.folder.relative(folder) not in recorded for folder in paths if paths[folder] in there)
+        if num_unknown:
+            message = f"{num_unknown} folders are there already, without recorded hashes: taken as they are"
+            self.report(PrepareProgress(stage="frames", total=len(jobs), message=message))
+        frames, changed = {}, []
         # closed at once: after an interruption no worker may write on
         with contextlib.closing(extract_frames(jobs, num_workers=self.num_workers)) as results:
             for done, result in enumerate(results, start=1):
-                path = paths[result.job.folder]
-                if result.error is not None:
-                    broken[path] = result.error
-                elif result.num_frames < 1:
-                    self.folder.refuse_changed([self.folder.relative(result.job.folder)])
-                else:
-                    num_frames[path] = result.num_frames
+                path, name = paths[result.job.folder], self.folder.relative(result.job.folder)
+                if path in there and (result.num_frames < 1 or result.sha256 != recorded.get(name, result.sha256)):
+                    changed.append(name)
+                if result.damage is not None:  # told at once: a run that goes on does not decode it again
+                    damaged[path] = result.damage
+                    _write_reasons(self.folder.root / DAMAGED_NAME, damaged)
+                frames[path] = result
                 self._tell("frames", done, len(jobs))
-        return num_frames, broken
+        self.folder.refuse_changed(changed)
+        return frames
 
     def _write_lists(
-        self, clips: Sequence[ListedClip], num_frames: dict[str, int], missing: dict[str, str]
+        self, clips: Sequence[ListedClip], frames: Mapping[str, FrameResult], missing: dict[str, str]
     ) -> PreparedLists:
         rows: dict[str, list[str]] = {"train": [], "val": []}
         for clip in clips:
             path = self.folder.relative(self.folder.clip(clip))
             if self.format == "frames":
-                path = f"{self.folder.relative(self.folder.frames(clip))} {num_frames[clip.path]}"
+                path = f"{self.folder.relative(self.folder.frames(clip))} {frames[clip.path].num_frames}"
             rows["train" if clip.in_train else "val"].append(f"{path} {self.class_names.index(clip.class_name)}\n")
         names = {side: f"{side}_split{self.split}_{self.format}.txt" for side in rows}
         for side, name in names.items():
@@ -189,7 +207,7 @@ class Job:
             num_val=len(rows["val"]),
             num_missing=len(missing),
             list_sha256={name: file_sha256(self.folder.root / name) for name in names.values()},
-            num_frames=sum(num_frames.values()) if is_frames else None,
+            num_frames=sum(result.num_frames for result in frames.values()) if is_frames else None,
             jpeg_quality=JPEG_QUALITY if is_frames else None,
             prepared_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             versions=_versions(),
@@ -201,6 +219,14 @@ class Job:
 
 def _has_content(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
+
+
+def _write_reasons(path: Path, reasons: Mapping[str, str]) -> None:
+    """A line for each clip; no file where there is none."""
+    if reasons:
+        write_text(path, "".join(f"{clip}\t{reason}\n" for clip, reason in sorted(reasons.items())))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _versions() -> dict[str, str]:

@@ -66,6 +66,8 @@ class DatasetRecord:
     clips_bytes: int
     clips_sha256: str
     """Of `videos.sha256`, which has the sha256 of every clip."""
+    frames_sha256: str | None = None
+    """Of `frames.sha256`, which has that of every folder of frames; None without frames, and in early records."""
     prepared: tuple[PreparedLists, ...]
 
     def find(self, split: int, format: Format) -> PreparedLists | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from ppvcli.datasets.annotations import read_labels, read_list
 from ppvcli.datasets.frames import count_frames
+from ppvcli.files import LOCK_NAME
 from ppvcli.models.zoo import load_labels
 from tests.datasets.fake_ucf101 import listed_paths, tree, write_clips, write_lists
 
@@ -62,6 +64,18 @@ def test_lists_go_to_stdout_and_progress_to_stderr(options: list[str], ppv: Ppv,
     assert f"{out}: already prepared and unchanged, nothing to do\n" in again.stderr
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [("Archery\n", "1 class: Archery"), ("Archery\nBowling\n", "2 classes: Archery, Bowling")],
+)
+def test_classes_without_a_training_clip_are_warned_of(
+    more: str, words: str, options: list[str], ppv: Ppv, tmp_path: Path
+) -> None:
+    (tmp_path / "more.txt").write_text(f"Surfing\n{more}")
+    answer = ppv("prepare-ucf101-66", *options, "--classes", tmp_path / "more.txt")
+    assert f"warning: no training clip in {words}\n" in answer.stderr
+
+
 def test_json_is_alone_on_stdout(options: list[str], ppv: Ppv) -> None:
     answer = ppv("prepare-ucf101-66", *options, "--json", "--split", "3", "--format", "frames", "--num-workers", "1")
     result = json.loads(answer.stdout)
@@ -89,6 +103,7 @@ def test_terminal_gets_a_bar_for_each_stage(options: list[str], ppv: Ppv, monkey
         (["--format", "video"], 2, "error: unknown format 'video'; nearest: videos\n"),
         (["--num-workers", "0"], 2, "error: 0 processes can't work\n"),
         (["--source", "nowhere"], 1, "error: no source nowhere: nothing is there\n"),
+        (["--source", "tests", "--out", "tests/x"], 2, "error: tests/x is inside the source tests, where every clip"),
         (["--classes", "nowhere"], 1, "error: can't read nowhere"),
     ],
 )
@@ -106,6 +121,20 @@ def test_missing_clips_fail_with_their_number_and_a_file(options: list[str], ppv
     missing = (tmp_path / "out dir" / "missing.txt").read_text().splitlines()
     assert f"error: {len(missing)} clips that split 1 lists are missing or unreadable" in answer.stderr
     assert "--allow-missing" in answer.stderr
+
+
+def test_damaged_clips_are_warned_of(source: Path, ppv: Ppv, tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("Surfing\n")
+    copy = shutil.copytree(source, tmp_path / "copy")
+    clip = copy / "videos" / WANTED[-1]
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 4 // 5])
+    options = ["--source", copy, "--classes", tmp_path / "one.txt", "--out", tmp_path / "out", "--allow-missing"]
+    warning = f"warning: 1 clip is cut off or damaged, but used, see {tmp_path / 'out' / 'damaged.txt'}\n"
+    assert warning not in ppv("prepare-ucf101-66", *options).stderr
+    assert warning in ppv("prepare-ucf101-66", *options, "--format", "frames", "--num-workers", "1").stderr
+    again = ppv("prepare-ucf101-66", *options, "--format", "frames", "--json")
+    assert warning not in again.stderr
+    assert json.loads(again.stdout)["num_damaged"] == 1
 
 
 def test_all_unknown_classes_are_named_before_anything_is_made(options: list[str], ppv: Ppv, tmp_path: Path) -> None:
@@ -176,8 +205,8 @@ def test_run_that_is_ended_leaves_whole_folders_and_goes_on(
     assert {count_frames(path) for path in out.glob("frames/*/*")} == {NUM_FRAMES}
     assert {name: now[name] for name in done} == done, "what was done is done anew"
     assert {path.name for path in out.iterdir()} == {
-        *(".prepare.lock", "dataset.yaml", "frames", "labels.txt", "missing.txt", "ucfTrainTestlist", "videos"),
-        *("train_split1_frames.txt", "val_split1_frames.txt", "videos.sha256"),
+        *(LOCK_NAME, "dataset.yaml", "frames", "labels.txt", "missing.txt", "ucfTrainTestlist", "videos"),
+        *("train_split1_frames.txt", "val_split1_frames.txt", "videos.sha256", "frames.sha256"),
     }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppvcli.datasets.frames import FrameJob, count_frames, extract_frames, frame_name
+from ppvcli.datasets.frames import FrameJob, count_frames, extract_frames, frame_name, frames_sha256
 from ppvcli.errors import DatasetError
 from ppvcli.video.decoding import read_frames
 from ppvcli.video.render import write_video
@@ -39,6 +39,25 @@ def test_frames_are_those_of_the_decoder_numbered_from_one(tmp_path: Path) -> No
             assert np.abs(np.asarray(image, np.int16) - frame).mean() < 1.5
     assert np.abs(decoded[1] - decoded[2]).mean() > 3
     assert list(job.work_dir.iterdir()) == []
+
+
+def test_hash_is_of_all_names_and_contents_in_order(tmp_path: Path) -> None:
+    for name in ("img_00002.jpg", "img_00001.jpg", "notes.txt"):
+        (tmp_path / name).write_text(name)
+    # (cd FOLDER && sha256sum img_*.jpg | sha256sum)
+    assert frames_sha256(tmp_path) == "16721c0e4139b53cd91496c1a6ed53d4d1ff0358662963d8f936e3d8c799d2c7"
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_results_say_hash_and_damage(num_workers: int, tmp_path: Path) -> None:
+    whole, cut = jobs = [_job(tmp_path, name, num_frames=300) for name in ("whole", "cut")]
+    cut.clip.write_bytes(cut.clip.read_bytes()[: cut.clip.stat().st_size * 4 // 5])
+    first = list(extract_frames(jobs, num_workers=num_workers))
+    assert [result.damage for result in first] == [None, "cut off within a frame"]
+    assert [result.sha256 for result in first] == [frames_sha256(whole.folder), frames_sha256(cut.folder)]
+    assert whole.folder != cut.folder and first[0].sha256 != first[1].sha256
+    again = list(extract_frames(jobs, num_workers=num_workers))
+    assert [(one.num_frames, one.sha256) for one in again] == [(one.num_frames, one.sha256) for one in first]
 
 
 def test_folder_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:

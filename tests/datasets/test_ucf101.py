@@ -16,11 +16,12 @@ from ppvcli.configs.schema import DataConfig
 from ppvcli.datasets import ucf101_source
 from ppvcli.datasets.annotations import read_list
 from ppvcli.datasets.catalog import open_split
-from ppvcli.datasets.frames import count_frames
+from ppvcli.datasets.frames import count_frames, frames_sha256
 from ppvcli.datasets.progress import PrepareProgress, file_sha256
 from ppvcli.datasets.ucf101 import PreparedDataset
 from ppvcli.errors import DatasetError, DownloadError, UnknownNameError, UsageError
 from ppvcli.files import holding
+from ppvcli.video.render import write_video
 from ppvcli.weights.download import TransferPolicy
 from tests.datasets.fake_ucf101 import (
     SELECTED,
@@ -35,6 +36,7 @@ from tests.datasets.fake_ucf101 import (
     write_tar,
     write_zip,
 )
+from tests.small_model import moving_block
 from tests.weights.file_server import FileServer, serve
 
 WANTED = selected_paths()
@@ -205,6 +207,7 @@ def test_other_split_and_format_add_to_the_folder(
         ("labels.txt", "videos"),
         ("videos.sha256", "videos"),
         ("ucfTrainTestlist/testlist01.txt", "videos"),
+        ("frames.sha256", "frames"),
         (f"frames/{WANTED[0][:-4]}/img_00004.jpg", "frames"),
     ],
 )
@@ -225,6 +228,95 @@ def test_second_run_names_what_was_changed(
     assert "--force" in str(caught.value.hint)
     assert prepare(source, format=format, force=True).num_train == 18
     assert prepare(format=format).already_prepared
+
+
+def _overwrite_all(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.write_text("no picture")
+
+
+def _empty_one(folder: Path) -> None:
+    (folder / "img_00002.jpg").write_bytes(b"")
+
+
+def _swap_two(folder: Path) -> None:
+    (folder / "img_00001.jpg").rename(folder / "other")
+    (folder / "img_00003.jpg").rename(folder / "img_00001.jpg")
+    (folder / "other").rename(folder / "img_00003.jpg")
+
+
+def _drop_the_last(folder: Path) -> None:
+    (folder / "img_00003.jpg").unlink()
+
+
+@pytest.mark.parametrize("spoil", [_overwrite_all, _empty_one, _swap_two, _drop_the_last])
+@pytest.mark.parametrize("split", [1, 2])
+def test_second_run_names_a_folder_whose_frames_changed(
+    spoil: Callable[[Path], None],
+    split: int,
+    source: Path,
+    prepare: Callable[..., PreparedDataset],
+    tmp_path: Path,
+) -> None:
+    prepare(source, format="frames")
+    expected = tree(tmp_path / "out")
+    folder = tmp_path / "out" / "frames" / WANTED[3][:-4]
+    spoil(folder)
+    with pytest.raises(DatasetError, match=rf"not as it was prepared: frames/{WANTED[3][:-4]}$") as caught:
+        prepare(split=split)
+    assert "--force" in str(caught.value.hint)
+    shutil.rmtree(folder)
+    assert prepare(split=split).num_train > 0
+    assert expected.items() <= tree(tmp_path / "out").items()
+    assert prepare().already_prepared
+
+
+def test_folder_that_another_encoder_made_anew_is_recorded(
+    source: Path, prepare: Callable[..., PreparedDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(source, format="frames")
+    former = (tmp_path / "out" / "frames.sha256").read_text().splitlines()
+    shutil.rmtree(tmp_path / "out" / "frames" / WANTED[0][:-4])
+    monkeypatch.setattr("ppvcli.datasets.frames.JPEG_QUALITY", 50)
+    prepare()
+    now = (tmp_path / "out" / "frames.sha256").read_text().splitlines()
+    assert [new for old, new in zip(former, now, strict=True) if old != new] == [
+        f"{frames_sha256(tmp_path / 'out' / 'frames' / WANTED[0][:-4])}  frames/{WANTED[0][:-4]}"
+    ]
+    assert prepare().already_prepared
+
+
+def test_moved_set_is_compared_where_it_is_now(
+    source: Path, prepare: Callable[..., PreparedDataset], tmp_path: Path
+) -> None:
+    prepare(source, format="frames")
+    moved = (tmp_path / "out").rename(tmp_path / "moved")
+    assert ppvcli.prepare_ucf101_66(moved, allow_missing=True).already_prepared
+    _empty_one(moved / "frames" / WANTED[0][:-4])
+    with pytest.raises(DatasetError, match="not as it was prepared: frames/"):
+        ppvcli.prepare_ucf101_66(moved, allow_missing=True)
+
+
+def test_frames_of_an_early_record_get_their_hashes_and_it_says_so(
+    source: Path, prepare: Callable[..., PreparedDataset], tmp_path: Path
+) -> None:
+    prepare(source, format="frames")
+    expected = tree(tmp_path / "out")
+    record = yaml.safe_load((tmp_path / "out" / "dataset.yaml").read_text())
+    del record["frames_sha256"]
+    (tmp_path / "out" / "dataset.yaml").write_text(yaml.safe_dump(record))
+    (tmp_path / "out" / "frames.sha256").unlink()
+    prepare(split=2, format="videos")
+    events: list[PrepareProgress] = []
+    assert not prepare(format="frames", progress=events.append).already_prepared
+    assert [event.message for event in events if event.message] == [
+        f"{len(WANTED)} folders are there already, without recorded hashes: taken as they are"
+    ]
+    assert expected.items() <= tree(tmp_path / "out").items()
+    assert prepare(format="frames").already_prepared
+    _empty_one(tmp_path / "out" / "frames" / WANTED[0][:-4])
+    with pytest.raises(DatasetError, match="not as it was prepared: frames/"):
+        prepare(format="frames")
 
 
 @pytest.mark.parametrize("name", [f"videos/{WANTED[0]}", "train_split1_frames.txt", f"frames/{WANTED[0][:-4]}"])
@@ -302,6 +394,65 @@ def test_empty_and_broken_clips_are_missing_with_their_reason(
     assert "can't open" in reasons[WANTED[-1]]
     listed = (tmp_path / "out" / result.train_list).read_text() + (tmp_path / "out" / result.val_list).read_text()
     assert not any(path[:-4] in listed for path in (WANTED[0], WANTED[-1]))
+
+
+def _cut_off(clip: Path) -> None:
+    """A clip that decoding complains of, though it gives most of its frames."""
+    clip.unlink()  # a link to the others
+    write_video(clip, moving_block(300), codec="mpeg4")
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 4 // 5])
+
+
+def test_damaged_clips_have_their_frames_and_are_named(
+    source: Path, prepare: Callable[..., PreparedDataset], tmp_path: Path
+) -> None:
+    copy, out = shutil.copytree(source, tmp_path / "copy"), tmp_path / "out"
+    _cut_off(copy / "UCF-101" / WANTED[0])
+    assert prepare(copy).num_damaged == 0  # nothing is decoded
+    result = prepare(format="frames")
+    assert (result.num_damaged, result.num_missing) == (1, NUM_ABSENT)
+    assert (out / "damaged.txt").read_text() == f"{WANTED[0]}\tcut off within a frame\n"
+    num_frames = count_frames(out / "frames" / WANTED[0][:-4])
+    assert 100 < num_frames < 300
+    listed = (out / result.train_list).read_text() + (out / result.val_list).read_text()
+    assert f"frames/{WANTED[0][:-4]} {num_frames} " in listed
+    assert [prepare(split=split, format="frames").num_damaged for split in (1, 2)] == [1, 1]
+    shutil.copy(source / "UCF-101" / WANTED[0], copy / "UCF-101" / WANTED[0])
+    assert prepare(format="frames", force=True).num_damaged == 0
+    assert not (out / "damaged.txt").exists()
+
+
+def test_damaged_clip_is_named_although_the_run_was_interrupted(
+    source: Path, prepare: Callable[..., PreparedDataset], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(source, tmp_path / "copy")
+    _cut_off(copy / "UCF-101" / WANTED[0])
+
+    def interrupt(event: PrepareProgress) -> None:
+        if event.stage == "hash":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(copy, format="frames", progress=interrupt)
+    assert prepare(copy, format="frames").num_damaged == 1
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    ("given", "out"),
+    [("copy", "copy/x"), ("copy", "copy/UCF-101/Basketball/x/y"), ("link", "copy/x"), ("copy", "link/x")],
+)
+def test_folder_inside_the_source_is_refused(
+    given: str, out: str, force: bool, source: Path, classes: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(source, tmp_path / "copy")
+    (tmp_path / "link").symlink_to(tmp_path / "copy")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match=r"is inside the source .*, where every clip would then be twice"):
+        ppvcli.prepare_ucf101_66(
+            tmp_path / out, source=tmp_path / given, classes=classes, allow_missing=True, force=force
+        )
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_lists_of_another_length_are_refused(prepare: Callable[..., PreparedDataset], tmp_path: Path) -> None:
