@@ -16,6 +16,7 @@ from pathlib import Path
 from ppvcli.datasets.workers import HAVE_WORKERS, Crew, Output, WorkerDiedError, map_here
 from ppvcli.errors import DatasetError, VideoError
 from ppvcli.video.frame_folder import FRAME_NAME, frame_name
+from ppvcli.video.sequential import Frames
 
 JPEG_QUALITY = 95
 """Of OpenCV's encoder, with colour at half resolution (4:2:0); what the reference's extraction has."""
@@ -114,12 +115,23 @@ def _write_frames(clip: Path, folder: Path) -> tuple[int, str | None]:
 
     from ppvcli.video.decoding import open_video
 
+    def write(frame_hwc: Frames, number: int) -> None:
+        bgr = cv2.cvtColor(frame_hwc, cv2.COLOR_RGB2BGR)
+        _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        (folder / frame_name(number)).write_bytes(encoded.tobytes())
+
     with open_video(clip) as video:
-        num_frames = video.num_frames
-        for start in range(0, num_frames, _FRAMES_AT_ONCE):
-            stop = min(start + _FRAMES_AT_ONCE, num_frames)
-            for number, frame_hwc in enumerate(video.read(range(start, stop)), start=start + 1):
-                bgr = cv2.cvtColor(frame_hwc, cv2.COLOR_RGB2BGR)
-                _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-                (folder / frame_name(number)).write_bytes(encoded.tobytes())
-        return num_frames, video.damage
+        while True:
+            num_frames = video.num_frames
+            try:
+                for start in range(0, num_frames, _FRAMES_AT_ONCE):
+                    some = video.read(range(start, min(start + _FRAMES_AT_ONCE, num_frames)))
+                    for number, frame_hwc in enumerate(some, start=start + 1):
+                        write(frame_hwc, number)
+            except VideoError:
+                if video.num_frames == num_frames:
+                    raise
+            if video.num_frames == num_frames:
+                return num_frames, video.damage
+            for path in folder.iterdir():  # a damaged clip turned out to have other frames: it is read again
+                path.unlink()

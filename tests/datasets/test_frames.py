@@ -14,10 +14,11 @@ from PIL import Image
 
 from ppvcli.datasets.frames import FrameJob, count_frames, extract_frames, frame_name, frames_sha256
 from ppvcli.errors import DatasetError
-from ppvcli.video.decoding import read_frames
+from ppvcli.video.decoding import open_video, read_frames
 from ppvcli.video.render import write_video
 from tests.datasets.test_workers import is_alive
 from tests.small_model import moving_block
+from tests.video.matrix import ROWS, damage_packets
 
 
 def _job(tmp_path: Path, name: str = "one", *, num_frames: int = 5) -> FrameJob:
@@ -76,6 +77,24 @@ def test_clip_that_cannot_be_decoded_is_a_result_and_leaves_no_folder(tmp_path: 
     assert str(job.clip) in str(result.error)
     assert not job.folder.exists()
     assert list(job.work_dir.iterdir()) == []
+
+
+def test_clip_whose_damage_costs_a_frame_gives_those_that_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a packed stream the headers promise one more than decoding gives."""
+    monkeypatch.setattr("ppvcli.video.plan.PLANNED_BYTES", 0)
+    whole = ROWS["mpeg4_packed.avi"].write(tmp_path)
+    num_fewer = 0
+    for seed in range(40):
+        path = damage_packets(whole, tmp_path / "clip.avi", seed=seed, num_bytes=1)
+        with open_video(path, decoder="sequential") as video:
+            expected = video.num_frames
+        job = FrameJob(clip=path, folder=tmp_path / f"frames{seed}", work_dir=tmp_path / "work")
+        (result,) = extract_frames([job], num_workers=1)
+        assert (result.error, result.num_frames, count_frames(job.folder)) == (None, expected, expected)
+        num_fewer += expected < 36
+    assert num_fewer
 
 
 def test_several_processes_do_all_clips(tmp_path: Path) -> None:
