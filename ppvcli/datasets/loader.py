@@ -44,7 +44,6 @@ class Batch:
     """int64 [N]."""
     indices: np.ndarray
     """int64 [N]: which of the loader's samples these are."""
-    failed_labels: tuple[int, ...]
     failures: tuple[Failure, ...]
     damage: dict[int, str]
     """By index, what is wrong with clips that could be read all the same, and how many frames they have."""
@@ -136,7 +135,6 @@ class ClipLoader:
             frames_nvthwc=frames[: len(decoded)],
             labels=np.array([self._samples[index].label for index in decoded], np.int64),
             indices=np.array(decoded, np.int64),
-            failed_labels=tuple(self._samples[failure.index].label for failure in failures),
             failures=tuple(failures),
             damage=damage,
         )

@@ -72,16 +72,9 @@ def load_frames(
             lambda count: eval_indices(preprocess.sampling, count, shift=shift),
             transform=lambda: watch.timed(lambda frame_hwc: crop_frame(frame_hwc, preprocess)),
         )
-        num_frames, duration_s, damage = video.num_frames, video.duration_s, video.damage
-    crops = np.moveaxis(frames_nchwc, 1, 0)
-    return ClipFrames(
-        frames_vthwc=crops.reshape(len(crops) * len(indices), indices.shape[1], *crops.shape[2:]),
-        num_frames=num_frames,
-        duration_s=duration_s,
-        damage=damage,
-        indices=indices,
-        timings_ms=watch.timings_ms(),
-    )
+        crops = np.moveaxis(frames_nchwc, 1, 0)
+        frames_vthwc = crops.reshape(len(crops) * len(indices), indices.shape[1], *crops.shape[2:])
+        return _clip_frames(video, indices, frames_vthwc, watch=watch)
 
 
 def load_train_frames(
@@ -109,15 +102,7 @@ def load_train_frames(
     limits = replace(limits, threads=1)  # of several, any might draw first
     with _open_clip(path, num_frames, decoder=decoder, limits=limits) as video:
         indices, frames_thwc = _sample(video, draw, transform=draw_transform)
-        num_frames, duration_s, damage = video.num_frames, video.duration_s, video.damage
-    return ClipFrames(
-        frames_vthwc=frames_thwc[np.newaxis],
-        num_frames=num_frames,
-        duration_s=duration_s,
-        damage=damage,
-        indices=indices,
-        timings_ms=watch.timings_ms(),
-    )
+        return _clip_frames(video, indices, frames_thwc[np.newaxis], watch=watch)
 
 
 @contextmanager
@@ -129,6 +114,19 @@ def _open_clip(
             yield video
     else:
         yield FrameFolder(Path(path), num_frames, Watch(Path(path), limits))
+
+
+def _clip_frames(
+    video: VideoReader, indices: npt.NDArray[np.int64], frames_vthwc: Frames, *, watch: _Stopwatch
+) -> ClipFrames:
+    return ClipFrames(
+        frames_vthwc=frames_vthwc,
+        num_frames=video.num_frames,
+        duration_s=video.duration_s,
+        damage=video.damage,
+        indices=indices,
+        timings_ms=watch.timings_ms(),
+    )
 
 
 def _dense_shift(num_frames: int | None) -> int:

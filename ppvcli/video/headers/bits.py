@@ -26,6 +26,10 @@ class Bits:
         self._value = int.from_bytes(data, "big")
         self.left = len(data) * 8
 
+    def skip(self, num_bits: int) -> None:
+        """Passes over what is not needed."""
+        self.u(num_bits)
+
     def u(self, num_bits: int) -> int:
         """An unsigned number of `num_bits`."""
         self.left -= num_bits

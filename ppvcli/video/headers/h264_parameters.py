@@ -50,7 +50,7 @@ def parse_sps(data: bytes) -> SequenceParameters:
     """
     bits = Bits(data)
     profile = bits.u(8)
-    bits.u(16)
+    bits.skip(16)
     sps_id = bits.ue()
     chroma = 1
     if profile in HIGH_PROFILES:
@@ -59,7 +59,7 @@ def parse_sps(data: bytes) -> SequenceParameters:
             raise UntrustedError("separate colour planes")
         bits.ue()
         bits.ue()
-        bits.u(1)
+        bits.skip(1)
         if bits.flag():
             _skip_scaling_matrices(bits, count=8 if chroma != 3 else 12)
     frame_num_bits = bits.ue() + 4
@@ -74,7 +74,7 @@ def parse_sps(data: bytes) -> SequenceParameters:
     bits.ue()
     if not bits.flag():
         raise UntrustedError("interlaced")
-    bits.u(1)
+    bits.skip(1)
     if bits.flag():
         for _ in range(4):
             bits.ue()
@@ -102,7 +102,7 @@ def parse_pps(data: bytes) -> PictureParameters:
     bits.se()
     bits.se()
     has_deblocking = bits.flag()
-    bits.u(1)
+    bits.skip(1)
     return PictureParameters(
         pps_id=pps_id,
         sps_id=sps_id,
@@ -132,24 +132,24 @@ def _read_reordering(bits: Bits) -> int | None:
     """How many frames may be held back, from the usability information at the end of a sequence parameter set."""
     skip_display(bits)
     if bits.flag():
-        bits.u(65)
+        bits.skip(65)
     has_hrd = False
     for _ in range(2):
         if bits.flag():
             has_hrd = True
             count = bits.ue() + 1
-            bits.u(8)
+            bits.skip(8)
             for _ in range(count):
                 bits.ue()
                 bits.ue()
-                bits.u(1)
-            bits.u(20)
+                bits.skip(1)
+            bits.skip(20)
     if has_hrd:
-        bits.u(1)
-    bits.u(1)
+        bits.skip(1)
+    bits.skip(1)
     if not bits.flag():
         return None
-    bits.u(1)
+    bits.skip(1)
     for _ in range(4):
         bits.ue()
     num_reorder_frames, num_buffered = bits.ue(), bits.ue()

@@ -84,7 +84,7 @@ def parse_vps(data: bytes) -> tuple[int, int]:
     if bits.u(2) != 3 or bits.u(6):
         raise UntrustedError("several layers")
     num_sub_layers = bits.u(3) + 1
-    bits.u(1)
+    bits.skip(1)
     if bits.u(16) != 0xFFFF:
         raise UntrustedError("a damaged parameter set")
     skip_profile(bits, num_sub_layers=num_sub_layers)
@@ -92,7 +92,7 @@ def parse_vps(data: bytes) -> tuple[int, int]:
     if bits.u(6) or bits.ue():
         raise UntrustedError("several layers")
     if bits.flag():
-        bits.u(64)
+        bits.skip(64)
         if bits.flag():
             bits.ue()
         if bits.ue():
@@ -108,7 +108,7 @@ def parse_sps(data: bytes) -> SequenceParameters:
     bits = Bits(data)
     vps_id = bits.u(4)
     num_sub_layers = bits.u(3) + 1
-    bits.u(1)
+    bits.skip(1)
     skip_profile(bits, num_sub_layers=num_sub_layers)
     sps_id = bits.ue()
     chroma, width, height, depth = read_picture_format(bits)
@@ -120,7 +120,7 @@ def parse_sps(data: bytes) -> SequenceParameters:
     num_columns, num_rows = -(-width // block_size), -(-height // block_size)
     if bits.flag() and bits.flag():
         skip_scaling_lists(bits)
-    bits.u(1)
+    bits.skip(1)
     has_sao = bits.flag()
     if bits.flag():
         skip_uncoded_blocks(bits, depth=depth)
@@ -129,15 +129,15 @@ def parse_sps(data: bytes) -> SequenceParameters:
     num_long_term = bits.ue() if has_long_term else 0
     if num_long_term > 32:
         raise UntrustedError("a damaged parameter set")
-    bits.u(num_long_term * (poc_lsb_bits + 1))
+    bits.skip(num_long_term * (poc_lsb_bits + 1))
     has_temporal_mvp = bits.flag()
-    bits.u(1)
+    bits.skip(1)
     has_field_info = read_usability(bits, num_sub_layers=num_sub_layers) if bits.flag() else False
     if bits.flag():
         has_range = bits.flag()
         if bits.u(7):
             raise UntrustedError("an extension")
-        bits.u(9 if has_range else 0)
+        bits.skip(9 if has_range else 0)
     check_end(bits)
     return SequenceParameters(
         sps_id=sps_id,
@@ -166,11 +166,11 @@ def parse_pps(data: bytes) -> PictureParameters:
     pps_id, sps_id = bits.ue(), bits.ue()
     has_dependent_slices, has_output_flag = bits.flag(), bits.flag()
     num_extra_bits = bits.u(3)
-    bits.u(1)
+    bits.skip(1)
     has_cabac_init = bits.flag()
     num_refs = (bits.ue() + 1, bits.ue() + 1)
     initial_qp = 26 + bits.se()
-    bits.u(1)
+    bits.skip(1)
     has_transform_skip = bits.flag()
     if bits.flag():
         bits.ue()
@@ -179,7 +179,7 @@ def parse_pps(data: bytes) -> PictureParameters:
         raise UntrustedError("a damaged parameter set")
     has_chroma_qp = bits.flag()
     weighted, weighted_b = bits.flag(), bits.flag()
-    bits.u(1)
+    bits.skip(1)
     has_tiles, has_wavefronts = bits.flag(), bits.flag()
     if has_tiles:
         skip_tiles(bits)

@@ -23,15 +23,15 @@ def check_end(bits: Bits) -> None:
 
 
 def skip_profile(bits: Bits, *, num_sub_layers: int) -> None:
-    bits.u(3)
+    bits.skip(3)
     if bits.u(5) not in READ_PROFILES or num_sub_layers > 7:
         raise UntrustedError("a profile that is not read here")
-    bits.u(88)
+    bits.skip(88)
     if num_sub_layers == 1:
         return
     present = [(bits.flag(), bits.flag()) for _ in range(8)]
     for has_profile, has_level in present[: num_sub_layers - 1]:
-        bits.u(88 * has_profile + 8 * has_level)
+        bits.skip(88 * has_profile + 8 * has_level)
 
 
 def read_buffering(bits: Bits, *, num_sub_layers: int) -> tuple[int, int]:
@@ -95,7 +95,7 @@ def skip_uncoded_blocks(bits: Bits, *, depth: int) -> None:
         raise UntrustedError("a damaged parameter set")
     bits.ue()
     bits.ue()
-    bits.u(1)
+    bits.skip(1)
 
 
 def read_reference_sets(bits: Bits) -> tuple[ReferenceSet, ...]:
@@ -135,20 +135,20 @@ def _read_reference_set(bits: Bits, *, known: list[ReferenceSet]) -> ReferenceSe
 def read_usability(bits: Bits, *, num_sub_layers: int) -> bool:
     """Whether messages say how fields are shown."""
     skip_display(bits)
-    bits.u(1)
+    bits.skip(1)
     if bits.flag():
         raise UntrustedError("interlaced")
     has_field_info = bits.flag()
     if bits.flag():
         raise UntrustedError("a window to display")  # FFmpeg guesses whether it is one
     if bits.flag():
-        bits.u(64)
+        bits.skip(64)
         if bits.flag():
             bits.ue()
         if bits.flag():
             skip_hrd(bits, num_sub_layers=num_sub_layers)
     if bits.flag():
-        bits.u(3)
+        bits.skip(3)
         for _ in range(5):
             bits.ue()
     return has_field_info
@@ -160,7 +160,7 @@ def skip_hrd(bits: Bits, *, num_sub_layers: int) -> None:
     has_parts = False
     if num_models:
         has_parts = bits.flag()
-        bits.u(19 * has_parts + 8 + 4 * has_parts + 15)
+        bits.skip(19 * has_parts + 8 + 4 * has_parts + 15)
     for _ in range(num_sub_layers):
         is_fixed = bits.flag() or bits.flag()
         is_low_delay = False
@@ -174,7 +174,7 @@ def skip_hrd(bits: Bits, *, num_sub_layers: int) -> None:
         for _ in range(num_models * count):
             for _ in range(4 if has_parts else 2):
                 bits.ue()
-            bits.u(1)
+            bits.skip(1)
 
 
 def skip_tiles(bits: Bits) -> None:
@@ -183,7 +183,7 @@ def skip_tiles(bits: Bits) -> None:
     if not bits.flag():
         for _ in range(num_columns + num_rows - 2):
             bits.ue()
-    bits.u(1)
+    bits.skip(1)
 
 
 def read_deblocking(bits: Bits) -> tuple[bool, bool]:
@@ -198,7 +198,7 @@ def read_range_extension(bits: Bits, *, has_transform_skip: bool) -> bool:
     """Whether slices say which offsets of the chroma quantizer they use."""
     if has_transform_skip:
         bits.ue()
-    bits.u(1)
+    bits.skip(1)
     has_lists = bits.flag()
     if has_lists:
         bits.ue()

@@ -212,30 +212,30 @@ def parse_layer(data: bytes) -> Layer:
     Raises: BitsEndError where it is cut off; UntrustedError for the parts of the standard we don't read.
     """
     bits = Bits(data)
-    bits.u(9)
+    bits.skip(9)
     version = 1
     if bits.flag():
         version = bits.u(4)
-        bits.u(3)
+        bits.skip(3)
     if bits.u(4) == 15:
-        bits.u(16)
+        bits.skip(16)
     low_delay = None
     if bits.flag():
-        bits.u(2)
+        bits.skip(2)
         low_delay = bits.flag()
         if bits.flag():
-            bits.u(79)
+            bits.skip(79)
     if bits.u(2):
         raise UntrustedError("a shape that is no rectangle")
-    bits.u(1)
+    bits.skip(1)
     resolution = bits.u(16)
     time_bits = max((resolution - 1).bit_length(), 1)
-    bits.u(1)
+    bits.skip(1)
     if bits.flag():
-        bits.u(time_bits)
-    bits.u(29)
+        bits.skip(time_bits)
+    bits.skip(29)
     interlaced = bits.flag()
-    bits.u(1)
+    bits.skip(1)
     if bits.u(1 if version == 1 else 2) or bits.flag() or not resolution:
         raise UntrustedError("sprites or more than 8 bits")
     if bits.flag():
@@ -243,10 +243,10 @@ def parse_layer(data: bytes) -> Layer:
             if bits.flag():
                 _skip_matrix(bits)
     if version != 1:
-        bits.u(1)
+        bits.skip(1)
     if not bits.flag():
         raise UntrustedError("complexity estimation")
-    bits.u(1)
+    bits.skip(1)
     if bits.flag():
         raise UntrustedError("data partitions")
     if version != 1 and bits.u(2):
@@ -270,8 +270,8 @@ def _parse_picture(data: bytes, layer: Layer) -> _Picture:
     if kind > B or not is_whole:
         raise UntrustedError("a damaged picture header")
     if coded:
-        bits.u(1 if kind == P else 0)
-        bits.u(5 if layer.interlaced else 3)
+        bits.skip(1 if kind == P else 0)
+        bits.skip(5 if layer.interlaced else 3)
         is_whole = bits.u(5) > 0
         for _ in range(kind):
             is_whole &= bits.u(3) > 0

@@ -187,13 +187,13 @@ def unescaped(data: bytes) -> bytes:
 def skip_display(bits: Bits) -> None:
     """Passes over the shape of pixels, overscan, colours and the place of chroma. Raises: BitsEndError."""
     if bits.flag() and bits.u(8) == EXTENDED_SAR:
-        bits.u(32)
+        bits.skip(32)
     if bits.flag():
-        bits.u(1)
+        bits.skip(1)
     if bits.flag():
-        bits.u(4)
+        bits.skip(4)
         if bits.flag():
-            bits.u(24)
+            bits.skip(24)
     if bits.flag():
         bits.ue()
         bits.ue()
