@@ -182,7 +182,8 @@ class PlannedReader:
         self.fallback = str(reason)
         self._plan = None
         self._close_container()
-        self._sequential = SequentialReader(self._path, self._watch, convert=RgbConverter())
+        likely = reason.num_frames if isinstance(reason, UntrustedError) else None
+        self._sequential = SequentialReader(self._path, self._watch, convert=RgbConverter(), likely_frames=likely)
         if self._choose is not None:
             self._sequential.expect(self._choose)
 

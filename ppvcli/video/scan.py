@@ -131,7 +131,7 @@ def checked_packets(
     Raises: UntrustedError for what sequential decoding treats specially.
     """
     batch: list[av.Packet] = []
-    num_bytes = 0
+    num_bytes = num_before = 0
     is_over = False
     packets = container.demux(stream)
     try:
@@ -139,7 +139,9 @@ def checked_packets(
             watch.check_time()
             sizes = [packet.size for packet in some]
             if is_over or 0 in sizes[:-1] or any(packet.is_corrupt or packet.is_discard for packet in some):
-                raise UntrustedError("packets that are empty, damaged or not to be shown")
+                rest = itertools.chain(some, packets)
+                num_frames = num_before + len(batch) + sum(1 for one in rest if one.size and not one.is_discard)
+                raise UntrustedError("packets that are empty, damaged or not to be shown", num_frames=num_frames)
             if sizes[-1] == 0:  # what the last packet has to be
                 is_over = True
                 some.pop()
@@ -147,6 +149,7 @@ def checked_packets(
             num_bytes += sum(sizes)
             if len(batch) >= BATCH_PACKETS or num_bytes >= BATCH_BYTES:
                 yield _without_new_parameters(batch)
+                num_before += len(batch)
                 batch, num_bytes = [], 0
         if batch:
             yield _without_new_parameters(batch)

@@ -41,8 +41,11 @@ it all. Where they are more, or the header claims another number of frames, the 
 class SequentialReader:
     """Sequential decoding with one codec thread: the definition of what frame i is."""
 
-    def __init__(self, path: Path, watch: Watch, *, convert: Convert | None = None) -> None:
-        """`convert` makes RGB of a frame; without it PyAV does as it does by default."""
+    def __init__(
+        self, path: Path, watch: Watch, *, convert: Convert | None = None, likely_frames: int | None = None
+    ) -> None:
+        """`convert` makes RGB of a frame; without it PyAV does as it does by default. `likely_frames` is how many there
+        are, should the header be wrong."""
         self._path = path
         self._watch = watch
         self._convert = convert or plain_rgb
@@ -53,6 +56,7 @@ class SequentialReader:
         self._damage: str | None = None
         self._at_start = True
         self._container, self._stream = open_stream(path, watch=watch)
+        self._likely_frames = likely_frames or self._stream.frames
 
     @property
     def num_frames(self) -> int:
@@ -92,8 +96,8 @@ class SequentialReader:
 
     def _count(self) -> int:
         targets: set[int] | None = None
-        if self._choose is not None and self._stream.frames > 0:
-            targets = set(self._choose(self._stream.frames).ravel().tolist())
+        if self._choose is not None and self._likely_frames > 0:
+            targets = set(self._choose(self._likely_frames).ravel().tolist())
         kept: dict[int, av.VideoFrame] = {}
         kept_bytes = count = 0
         starts_s: list[float] = []

@@ -13,6 +13,11 @@ import numpy.typing as npt
 class UntrustedError(Exception):
     """The headers of a stream don't say for certain what sequential decoding yields; the message says why."""
 
+    def __init__(self, message: str, *, num_frames: int | None = None) -> None:
+        super().__init__(message)
+        self.num_frames = num_frames
+        """How many frames there are by the packets, where that is known better than from the header."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BlockEnds:
