@@ -63,7 +63,6 @@ class PlannedReader:
     def __init__(self, path: Path, watch: Watch) -> None:
         self._path = path
         self._watch = watch
-        self._options = quick_options(path)
         self._opened: tuple[av.container.InputContainer, av.VideoStream] | None = None
         self._is_fresh = True
         self._plan: StreamPlan | None = None
@@ -114,7 +113,7 @@ class PlannedReader:
             self._sequential.close()
 
     def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
-        return open_stream(self._path, watch=self._watch, options=self._options)
+        return open_stream(self._path, watch=self._watch, options=quick_options(self._path))
 
     def _reopen(self) -> tuple[av.container.InputContainer, av.VideoStream]:
         self._close_container()
@@ -193,9 +192,12 @@ class PlannedReader:
 
 
 def quick_options(path: Path) -> dict[str, str]:
-    """FFmpeg's options to open the file at `path` as fast as its container allows."""
-    with path.open("rb") as file:
-        head = file.read(12)
+    """FFmpeg's options to open the file at `path` as fast as its container allows; none where it can't be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:  # `open_stream` says what is wrong
+        return {}
     return next((options for place, magic, options in _OPTIONS if head[place : place + len(magic)] == magic), {})
 
 
