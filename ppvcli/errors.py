@@ -40,6 +40,11 @@ class UnknownNameError(UsageError):
         super().__init__(f"unknown {kind} '{name}'{nearest(name, known)}", hint=hint)
 
 
+def counted(number: int, thing: str) -> str:
+    """For a message: `1 frame`, `2 frames`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """What to add to a message about an unknown name: `; nearest: ...`, or nothing where none is near."""
     folded = {each.lower(): each for each in known}

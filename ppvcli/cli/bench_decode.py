@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ppvcli.cli import output
+from ppvcli.errors import counted
 
 if TYPE_CHECKING:
     from ppvcli.results import DecodeContestant, DecodedFile, DecodeReport, DecodeSpeed
@@ -161,7 +162,7 @@ def _total_verdict(one: DecodeContestant) -> str:
     if one.num_files:
         parts.append(f"{one.num_wrong} of {one.num_compared} off" if one.num_wrong else "exact")
     if one.num_failed:
-        parts.append(f"failed on {one.num_failed} of {_count(one.num_failed + one.num_files, 'video')}")
+        parts.append(f"failed on {one.num_failed} of {counted(one.num_failed + one.num_files, 'video')}")
     return ", ".join(parts)
 
 
@@ -177,12 +178,12 @@ def _show(report: DecodeReport) -> None:
     loaded = [one for one in report.contestants if one.version is not None]
     if len(videos) > 1:
         totals = [(one.lib, *_figures(one.speed, one.peak_bytes), _total_verdict(one)) for one in loaded]
-        parts.append((f"{TOTAL}: {_count(report.num_common, 'video')} that all of them decode", totals))
+        parts.append((f"{TOTAL}: {counted(report.num_common, 'video')} that all of them decode", totals))
     _print_tables(parts)
     for one in report.contestants:
         if one.error is not None:
             output.print_line(f"{one.lib}: {_total_verdict(one)}")
-    frames, runs = _count(report.num_segments, "frame"), _count(report.num_runs, "run")
+    frames, runs = counted(report.num_segments, "frame"), counted(report.num_runs, "run")
     output.print_line(f"{frames} of a video, {runs}; speed is relative to {report.base}")
     for one in loaded:
         threads = "1 thread" if one.num_threads == 1 else f"up to {one.num_threads} threads"
@@ -224,10 +225,6 @@ def _print_tables(parts: Sequence[tuple[str, Sequence[Row]]]) -> None:
             show(HEADINGS, "")
         for row in rows:
             show(row, "green" if row[-1] == "exact" else "yellow")
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _tell(report: DecodeReport) -> None:

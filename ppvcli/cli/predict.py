@@ -27,7 +27,7 @@ from ppvcli.cli.options import (
     complete_model,
 )
 from ppvcli.cli.unfinished import tell_unfinished
-from ppvcli.errors import UsageError, VideoError
+from ppvcli.errors import UsageError, VideoError, counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -195,8 +195,8 @@ def _show_each(predictions: Iterator[Prediction], num_files: int) -> int:
 def _report_problem(prediction: Prediction) -> None:
     if prediction.error is not None:
         output.show_error(prediction.error, hint=prediction.hint)
-    elif prediction.damage is not None:
-        frames = "1 frame" if prediction.num_frames == 1 else f"{prediction.num_frames} frames"
+    elif prediction.damage is not None and prediction.num_frames is not None:
+        frames = counted(prediction.num_frames, "frame")
         output.show_warning(
             f"{prediction.path} is damaged ({prediction.damage}): the answer is for the {frames} that can be decoded"
         )

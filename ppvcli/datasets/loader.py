@@ -16,7 +16,7 @@ import numpy as np
 
 from ppvcli.datasets.annotations import Sample
 from ppvcli.datasets.workers import HAVE_WORKERS, Crew, Output, Result, map_here
-from ppvcli.errors import VideoError
+from ppvcli.errors import VideoError, counted
 from ppvcli.specs import Preprocess
 from ppvcli.video.clip import ClipFrames, load_frames, load_train_frames
 from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits
@@ -201,5 +201,4 @@ class ClipReader:
 
 def _describe_damage(clip: ClipFrames) -> str | None:
     """What decoding complained of, if anything, and how many frames there are all the same."""
-    frames = "1 frame" if clip.num_frames == 1 else f"{clip.num_frames} frames"
-    return None if clip.damage is None else f"{clip.damage}; {frames} can be decoded"
+    return None if clip.damage is None else f"{clip.damage}; {counted(clip.num_frames, 'frame')} can be decoded"

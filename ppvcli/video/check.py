@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ppvcli.errors import FrameFileError
+from ppvcli.errors import FrameFileError, counted
 from ppvcli.video.container import check_file
 from ppvcli.video.frame_folder import FrameFolder, last_frame_number
 from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits, Watch
@@ -32,8 +32,9 @@ def _check_video(path: Path, watch: Watch) -> str | None:
     try:
         video.expect(lambda count: linspace(count, _NUM_CONVERTED))
         video.read(np.unique(linspace(video.num_frames, _NUM_CONVERTED)))
-        frames = "1 frame" if video.num_frames == 1 else f"{video.num_frames} frames"
-        return f"damaged ({video.damage}): {frames} can be decoded" if video.damage else None
+        return (
+            f"damaged ({video.damage}): {counted(video.num_frames, 'frame')} can be decoded" if video.damage else None
+        )
     finally:
         video.close()
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ppvcli.errors import UsageError
+from ppvcli.errors import UsageError, counted
 from ppvcli.files import check_writable, replacing
 from ppvcli.results import DecodeReport, DecodeSpeed
 
@@ -74,7 +74,7 @@ def plot_report(report: DecodeReport, path: Path) -> None:
 
     libs = [one.lib for one in report.contestants if one.num_files]
     totals = {one.lib: Bar(one.speed, one.num_wrong > 0) for one in report.contestants}
-    total = f"all runs on {_count(report.num_common, 'video')}; x: mean of each video's ratio"
+    total = f"all runs on {counted(report.num_common, 'video')}; x: mean of each video's ratio"
     panels: list[tuple[str, Mapping[str, Bar]]] = [(total, totals)]
     videos: dict[str, dict[str, Bar]] = {}
     for row in report.files:
@@ -85,7 +85,7 @@ def plot_report(report: DecodeReport, path: Path) -> None:
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.2 * columns, 1.5 + rows * (0.8 + BAR_HEIGHT * len(libs))), layout="constrained")
     FigureCanvasAgg(figure)
-    frames = _count(report.num_segments, "frame")
+    frames = counted(report.num_segments, "frame")
     figure.suptitle(f"{frames} of a video: ms to open and decode\nbar: median, line: to p95", fontsize=10)
     figure.legend(handles=_legend(report.base), loc="outside lower center", ncols=2 * min(2, columns), fontsize=8)
     for number, (name, bars) in enumerate(panels, start=1):
@@ -106,10 +106,6 @@ def _legend(base: str) -> list[Patch]:
     colours = ((BASE, f"{base} (1x)"), (FAST, f"faster than {base}"), (SLOW, f"slower than {base}"))
     patches = [Patch(facecolor=colour, label=text) for colour, text in colours]
     return [*patches, Patch(facecolor="white", edgecolor=BASE, hatch="///", label="not exact")]
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _shorten(name: str) -> str:

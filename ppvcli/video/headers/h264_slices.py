@@ -36,8 +36,9 @@ def parse_slice_headers(
     poc_lsb = rows.u(everyone, sps.poc_lsb_bits) if sps.poc_type == 0 else np.zeros(len(everyone), dtype=np.int64)
     has_set = np.zeros(len(everyone), dtype=bool)
     for number, pps in sets.items():
-        has_set |= pps_ids == number
-        chosen = everyone[pps_ids == number]
+        is_of_set = pps_ids == number
+        has_set |= is_of_set
+        chosen = everyone[is_of_set]
         if len(chosen):
             _parse_rest(rows, chosen, pps=pps, sps=sps, slice_type=slice_type, units=units, is_idr=is_idr)
     rows.mark_bad(everyone[~has_set])
