@@ -20,7 +20,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
@@ -127,13 +127,14 @@ def xvid_clips(folder: Path) -> list[Path]:
     return paths
 
 
-def paired_runs(path: Path, workers: dict[str, Worker], *, rounds: int) -> dict[tuple[str, str], list[Run]]:
-    """Runs of ppv and of its rivals in turn, backwards every other round.
+def paired_runs(
+    path: Path, workers: dict[str, Worker], entries: Sequence[tuple[str, str]], *, rounds: int
+) -> dict[tuple[str, str], list[Run]]:
+    """Runs of each (library, crops) of `entries` in turn, backwards every other round.
 
     All processes are started anew again and again, because the layout of its memory alone makes one some percent faster
     than the next. The first round after that is not counted.
     """
-    entries = [("ppv", "box"), *RIVALS]
     runs: dict[tuple[str, str], list[Run]] = {entry: [] for entry in entries}
     for number in range(rounds):
         is_fresh = number % ROUNDS_A_START == 0
@@ -154,7 +155,7 @@ def compare(name: str, paths: list[Path], workers: dict[str, Worker], *, bar: fl
     other_ms: dict[tuple[str, str], list[float]] = {rival: [] for rival in RIVALS}
     ratios: dict[tuple[str, str], list[float]] = {rival: [] for rival in RIVALS}
     for path in paths:
-        runs = paired_runs(path, workers, rounds=rounds)
+        runs = paired_runs(path, workers, [("ppv", "box"), *RIVALS], rounds=rounds)
         own = [run.cpu_ms for run in runs["ppv", "box"]]
         own_ms.append(statistics.median(own))
         for rival in RIVALS:

@@ -20,13 +20,12 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from ppvcli.video.bench.worker import Request, Worker, WorkerError
+from ppvcli.video.bench.worker import Worker, WorkerError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from tests.benchmarks.decode import paired_runs
 from tests.video import matrix
-
-ROUNDS_A_START = 3
 
 
 def videos(folder: Path, *, size: tuple[int, int] | None, num_frames: int) -> Iterator[Path]:
@@ -38,20 +37,10 @@ def videos(folder: Path, *, size: tuple[int, int] | None, num_frames: int) -> It
 
 def measure(path: Path, workers: dict[str, Worker], *, rounds: int) -> tuple[float, float, str]:
     """PyAV / ppv, the milliseconds of ppv, and whether it had a plan. Raises: WorkerError."""
-    times: dict[str, list[float]] = {lib: [] for lib in workers}
-    fallback = None
-    for number in range(rounds):
-        is_fresh = number % ROUNDS_A_START == 0
-        for worker in workers.values() if is_fresh else ():
-            worker.start()
-        for counts in (False, True) if is_fresh else (True,):
-            for lib in workers if number % 2 else reversed(workers):
-                run = workers[lib].run(Request(path=str(path), num_segments=16))
-                fallback = run.fallback or fallback
-                if counts:
-                    times[lib].append(run.cpu_ms)
-    ratio = statistics.median(other / own for own, other in zip(times["ppv"], times["pyav"], strict=True))
-    return ratio, statistics.median(times["ppv"]), fallback or "plan"
+    runs = paired_runs(path, workers, [(lib, "none") for lib in workers], rounds=rounds)
+    own, other = ([run.cpu_ms for run in runs[lib, "none"]] for lib in ("ppv", "pyav"))
+    ratio = statistics.median(b / a for a, b in zip(own, other, strict=True))
+    return ratio, statistics.median(own), runs["ppv", "none"][0].fallback or "plan"
 
 
 def main() -> None:
