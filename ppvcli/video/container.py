@@ -32,6 +32,9 @@ CONTAINERS = (
 """FFmpeg's names of the containers we open, sound files too, so that their error can say so. Not among them: playlists
 (hls, dash, concat, sdp) and image sequences, which make FFmpeg open further files."""
 
+OpenStream = tuple[av.container.InputContainer, av.VideoStream]
+"""An open file and the stream that is read."""
+
 MOST_PIXELS = 2**31 - 1
 """What FFmpeg takes for its own limit."""
 
@@ -91,9 +94,7 @@ def _directory(path: Path) -> NotAVideoFileError:
     )
 
 
-def open_stream(
-    path: Path, *, watch: Watch, options: Mapping[str, str] | None = None
-) -> tuple[av.container.InputContainer, av.VideoStream]:
+def open_stream(path: Path, *, watch: Watch, options: Mapping[str, str] | None = None) -> OpenStream:
     """The open container and its first video stream (cover pictures don't count), set to one codec thread.
 
     Only the file itself is read: neither a URL nor another file that it names. `options` are further ones of FFmpeg.

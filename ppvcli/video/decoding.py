@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from ppvcli.errors import TruncatedVideoError, UnknownNameError, UnreadableVideoError, UsageError
 from ppvcli.video.container import check_file, check_stream
 from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits, Watch
@@ -32,6 +30,7 @@ from ppvcli.video.sequential import (
     Transform,
     as_indices,
     collect,
+    distinct,
     no_frames,
     past_end,
     stack,
@@ -215,17 +214,15 @@ class DecordReader:
 
     def read(self, indices: Indices, *, transform: Transform | None = None) -> Frames:
         wanted = as_indices(indices, self._path)
-        if wanted.size == 0:
-            return self.read([0], transform=transform)[:0]
-        if wanted.max() >= self.num_frames:
-            raise past_end(self._path, int(wanted.max()), self.num_frames, damage=None)
-        numbers, places = np.unique(wanted, return_inverse=True)
+        numbers = distinct(wanted)
+        if numbers[-1] >= self.num_frames:
+            raise past_end(self._path, int(numbers[-1]), self.num_frames, damage=None)
         try:
             frames_thwc = self._video.get_batch(numbers.tolist()).asnumpy()
         except self._errors as error:
             raise TruncatedVideoError(f"decord can't decode {self._path}", hint=_USE_PYAV) from error
         keep = Keeper(convert=lambda frame_hwc: frame_hwc, transform=transform, path=self._path)
-        return stack(keep(frames_thwc, numbers), places)
+        return stack(keep(frames_thwc, numbers), wanted)
 
     def close(self) -> None:
         del self._video

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ppvcli.errors import FrameFileError, NotAVideoFileError, VideoError, VideoNotFoundError
 from ppvcli.video.limits import Watch
-from ppvcli.video.sequential import Choose, Frames, Indices, Keeper, Transform, as_indices, past_end, stack
+from ppvcli.video.sequential import Choose, Frames, Indices, Keeper, Transform, as_indices, distinct, past_end, stack
 
 FRAME_NAME = re.compile(r"img_(\d{5,})\.jpg")
 
@@ -55,11 +55,11 @@ class FrameFolder:
             FrameTooLargeError, DecodeTimeoutError: more than the limits allow.
         """
         wanted = as_indices(indices, self._folder)
-        if wanted.size and wanted.max() >= self.num_frames:
-            raise past_end(self._folder, int(wanted.max()), self.num_frames, damage=None)
-        numbers, places = np.unique(wanted, return_inverse=True)
+        numbers = distinct(wanted)
+        if numbers[-1] >= self.num_frames:
+            raise past_end(self._folder, int(numbers[-1]), self.num_frames, damage=None)
         keep = Keeper(convert=self._decode, transform=transform, path=self._folder, size_error=_sizes_differ)
-        return stack(keep(numbers.tolist(), numbers), places)
+        return stack(keep(numbers.tolist(), numbers), wanted)
 
     def close(self) -> None:
         """Nothing is held open."""

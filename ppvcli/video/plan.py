@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ppvcli.errors import FrameTooLargeError
-from ppvcli.video.container import open_stream
+from ppvcli.video.container import OpenStream, open_stream
 from ppvcli.video.early_ends import EarlyEnds
 from ppvcli.video.headers.order import UntrustedError
 from ppvcli.video.limits import Watch
-from ppvcli.video.scan import StreamPlan, checked_packets, make_plan
+from ppvcli.video.scan import StreamPlan, begin_scan, checked_packets, make_plan
 from ppvcli.video.sequential import (
     Choose,
     Frames,
@@ -32,6 +32,7 @@ from ppvcli.video.sequential import (
     SequentialReader,
     Transform,
     as_indices,
+    distinct,
     past_end,
     stack,
     to_rgb,
@@ -40,8 +41,10 @@ from ppvcli.video.sequential import (
 THREADED_PIXELS = 16 << 20
 """So many pixels (of all pictures to decode) are worth a thread: some 60 ms of H.264."""
 
-PLANNED_BYTES = 32 << 10
-"""A smaller file is decoded sequentially: to find out what may be left out takes longer than to decode it."""
+PLANNED_BYTES, PLANNED_PIXELS = 32 << 10, 1 << 20
+"""A smaller file, or one with fewer pixels in all its frames by its header, is decoded sequentially: to find out what
+may be left out takes longer than to decode it."""
+_DECODED_FASTER = "so small a video is decoded faster than planned"
 
 _HEADER_IS_ENOUGH = {"skip_frame": "all", "probesize": "32"}
 """Options for a container whose header holds all that a decoder needs: FFmpeg does not look into the stream first."""
@@ -63,7 +66,8 @@ class PlannedReader:
     def __init__(self, path: Path, watch: Watch) -> None:
         self._path = path
         self._watch = watch
-        self._opened: tuple[av.container.InputContainer, av.VideoStream] | None = None
+        self._options: dict[str, str] = {}
+        self._opened: OpenStream | None = None
         self._is_fresh = True
         self._plan: StreamPlan | None = None
         self._sequential: SequentialReader | None = None
@@ -72,9 +76,18 @@ class PlannedReader:
         """Why this video is decoded sequentially; None where the plan is good."""
         try:
             if path.stat().st_size < PLANNED_BYTES:
-                raise UntrustedError("so small a file is decoded faster than planned")
-            self._plan = make_plan(*self._reopen(), watch=watch)
+                raise UntrustedError(_DECODED_FASTER)
+            self._options = quick_options(path)
+            container, stream = self._reopen()
+            if 0 < stream.frames * stream.codec_context.width * stream.codec_context.height < PLANNED_PIXELS:
+                raise UntrustedError(_DECODED_FASTER)
+            scan = begin_scan(stream)
         except (UntrustedError, FrameTooLargeError) as reason:  # the container's header may lie about the size
+            self._give_up(reason, is_unread=True)
+            return
+        try:
+            self._plan = make_plan(container, stream, scan=scan, watch=watch)
+        except UntrustedError as reason:
             self._give_up(reason)
 
     @property
@@ -97,11 +110,8 @@ class PlannedReader:
 
     def read(self, indices: Indices, *, transform: Transform | None = None) -> Frames:
         if self._plan is not None:
-            wanted = as_indices(indices, self._path)
-            if wanted.max(initial=0) >= self._plan.order.num_frames:
-                raise past_end(self._path, int(wanted.max()), self._plan.order.num_frames, damage=None)
             try:
-                return self._read(wanted, plan=self._plan, transform=transform)
+                return self._read(as_indices(indices, self._path), plan=self._plan, transform=transform)
             except UntrustedError as reason:
                 self._give_up(reason)
         return self._without_plan().read(indices, transform=transform)
@@ -112,10 +122,10 @@ class PlannedReader:
         if self._sequential is not None:
             self._sequential.close()
 
-    def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
-        return open_stream(self._path, watch=self._watch, options=quick_options(self._path))
+    def _open(self) -> OpenStream:
+        return open_stream(self._path, watch=self._watch, options=self._options)
 
-    def _reopen(self) -> tuple[av.container.InputContainer, av.VideoStream]:
+    def _reopen(self) -> OpenStream:
         self._close_container()
         self._opened = self._open()
         return self._opened
@@ -126,20 +136,21 @@ class PlannedReader:
             self._opened = None
 
     def _read(self, wanted: npt.NDArray[np.int64], *, plan: StreamPlan, transform: Transform | None) -> Frames:
+        numbers, num_frames = distinct(wanted), plan.order.num_frames
+        if numbers[-1] >= num_frames:
+            raise past_end(self._path, int(numbers[-1]), num_frames, damage=None)
         container, stream = self._opened if self._opened and self._is_fresh and plan.packets else self._reopen()
         self._is_fresh = False
         packets: Iterable[av.Packet] | None = plan.packets
         if packets is None:
             packets = itertools.chain.from_iterable(checked_packets(container, stream, watch=self._watch))
-        numbers, places = np.unique(wanted, return_inverse=True)
-        numbers = numbers if len(numbers) else np.zeros(1, dtype=np.int64)
         first, *others = self._shares(numbers, stream.codec_context, plan=plan)
         kept = self._kept(stream.codec_context, packets, plan=plan, wanted=first, transform=transform)
         if not others:
-            return stack(kept, places)
+            return stack(kept, wanted)
         with ThreadPoolExecutor(max_workers=len(others)) as pool:
             later = [pool.submit(self._read_share, share, plan=plan, transform=transform) for share in others]
-            return stack(itertools.chain(kept, (one for share in later for one in share.result())), places)
+            return stack(itertools.chain(kept, (one for share in later for one in share.result())), wanted)
 
     def _shares(
         self, numbers: npt.NDArray[np.int64], codec: av.VideoCodecContext, *, plan: StreamPlan
@@ -176,13 +187,21 @@ class PlannedReader:
         )
         return keep(_decode(decoder, packets, plan=plan, wanted=wanted, watch=self._watch), wanted)
 
-    def _give_up(self, reason: Exception) -> None:
-        """From here on the video is decoded sequentially. Raises: what `open_stream` raises."""
+    def _give_up(self, reason: Exception, *, is_unread: bool = False) -> None:
+        """From here on the video is decoded sequentially; what is open goes on where nothing was read from it yet.
+
+        Raises: what `open_stream` raises.
+        """
         self.fallback = str(reason)
         self._plan = None
+        opened = None
+        if is_unread and not self._options:
+            opened, self._opened = self._opened, None
         self._close_container()
         likely = reason.num_frames if isinstance(reason, UntrustedError) else None
-        self._sequential = SequentialReader(self._path, self._watch, convert=RgbConverter(), likely_frames=likely)
+        self._sequential = SequentialReader(
+            self._path, self._watch, convert=RgbConverter(), likely_frames=likely, opened=opened
+        )
         if self._choose is not None:
             self._sequential.expect(self._choose)
 
@@ -194,7 +213,7 @@ class PlannedReader:
 def quick_options(path: Path) -> dict[str, str]:
     """FFmpeg's options to open the file at `path` as fast as its container allows; none where it can't be read."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             head = file.read(12)
     except OSError:  # `open_stream` says what is wrong
         return {}

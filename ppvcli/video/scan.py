@@ -97,12 +97,18 @@ class StreamPlan:
         return [frames]
 
 
-def make_plan(container: av.container.InputContainer, stream: av.VideoStream, *, watch: Watch) -> StreamPlan:
+def begin_scan(stream: av.VideoStream) -> HeaderScan:
+    """What reads the headers of `stream`. Raises: UntrustedError where nothing does."""
+    codec = stream.codec_context
+    if codec.name not in SCANS:
+        raise UntrustedError(f"{codec.name} is always decoded sequentially")
+    return SCANS[codec.name](codec)
+
+
+def make_plan(
+    container: av.container.InputContainer, stream: av.VideoStream, *, scan: HeaderScan, watch: Watch
+) -> StreamPlan:
     """Demuxes and scans a whole stream. Raises: UntrustedError where only sequential decoding is certain."""
-    codec = stream.codec_context.name
-    if codec not in SCANS:
-        raise UntrustedError(f"{codec} is always decoded sequentially")
-    scan = SCANS[codec](stream.codec_context)
     kept: list[av.Packet] | None = []
     times: list[int | None] = []
     num_bytes = 0

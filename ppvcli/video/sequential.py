@@ -22,7 +22,7 @@ from ppvcli.errors import (
     UsageError,
     VideoError,
 )
-from ppvcli.video.container import FETCH_AGAIN, open_stream
+from ppvcli.video.container import FETCH_AGAIN, OpenStream, open_stream
 from ppvcli.video.limits import Watch
 
 Frames = npt.NDArray[np.uint8]
@@ -33,19 +33,25 @@ Transform = Callable[[Frames], Frames]
 Choose = Callable[[int], npt.NDArray[np.int64]]
 """From a number of frames to the indices that are wanted, of any shape."""
 
-KEPT_BYTES = 128 << 20
-"""Frames decoded while counting stay in memory up to this many bytes: those that `expect` says will be wanted, without
-it all. Where they are more, or the header claims another number of frames, the video is decoded twice."""
+KEPT_PIXELS = 64 << 20
+"""Frames decoded while counting stay in memory up to so many pixels (of 1.5 to 6 bytes): those that `expect` says will
+be wanted, without it all. If they are more, or the header claims another number of frames, decoding starts again."""
 
 
 class SequentialReader:
     """Sequential decoding with one codec thread: the definition of what frame i is."""
 
     def __init__(
-        self, path: Path, watch: Watch, *, convert: Convert | None = None, likely_frames: int | None = None
+        self,
+        path: Path,
+        watch: Watch,
+        *,
+        convert: Convert | None = None,
+        likely_frames: int | None = None,
+        opened: OpenStream | None = None,
     ) -> None:
         """`convert` makes RGB of a frame; without it PyAV does as it does by default. `likely_frames` is how many there
-        are, should the header be wrong."""
+        are, should the header be wrong. `opened` is what `open_stream` gave for `path`, not yet read from."""
         self._path = path
         self._watch = watch
         self._convert = convert or plain_rgb
@@ -55,7 +61,7 @@ class SequentialReader:
         self._duration_s = 0.0
         self._damage: str | None = None
         self._at_start = True
-        self._container, self._stream = open_stream(path, watch=watch)
+        self._container, self._stream = opened or open_stream(path, watch=watch)
         self._likely_frames = likely_frames or self._stream.frames
 
     @property
@@ -81,10 +87,10 @@ class SequentialReader:
 
     def read(self, indices: Indices, *, transform: Transform | None = None) -> Frames:
         wanted = as_indices(indices, self._path)
-        numbers, places = np.unique(wanted, return_inverse=True)
+        numbers = distinct(wanted)
         keep = Keeper(convert=self._to_rgb, transform=transform, path=self._path)
-        if len(numbers) and all(number in self._kept for number in numbers.tolist()):
-            return stack(keep((self._kept[number] for number in numbers.tolist()), numbers), places)
+        if all(number in self._kept for number in numbers.tolist()):
+            return stack(keep((self._kept[number] for number in numbers.tolist()), numbers), wanted)
         return collect(wanted, self._decode(), keep=keep, damage=lambda: self._damage)
 
     def close(self) -> None:
@@ -99,19 +105,19 @@ class SequentialReader:
         if self._choose is not None and self._likely_frames > 0:
             targets = set(self._choose(self._likely_frames).ravel().tolist())
         kept: dict[int, av.VideoFrame] = {}
-        kept_bytes = count = 0
+        kept_pixels = count = 0
         starts_s: list[float] = []
         rate = self._stream.average_rate or self._stream.guessed_rate
         frame_s = float(1 / rate) if rate else 0.0
         for frame in self._decode():
-            if kept_bytes <= KEPT_BYTES and (targets is None or count in targets):
-                kept[count] = frame
-                kept_bytes += sum(plane.buffer_size for plane in frame.planes)
-            elif kept_bytes > KEPT_BYTES:
+            if kept_pixels > KEPT_PIXELS:
                 kept = {}
+            elif targets is None or count in targets:
+                kept[count] = frame
+                kept_pixels += frame.width * frame.height
             count += 1
-            if frame.time is not None:
-                starts_s.append(frame.time)
+            if (start_s := frame.time) is not None:
+                starts_s.append(start_s)
         timed = len(starts_s) == count > 0
         self._duration_s = max(starts_s) - min(starts_s) + frame_s if timed else count * frame_s
         self._kept = kept
@@ -192,13 +198,19 @@ def as_indices(indices: Indices, path: Path) -> npt.NDArray[np.int64]:
         raise UsageError(f"frame indices are a flat list of integers: {error}") from error
     if wanted.size == 0:
         return np.empty(0, dtype=np.int64)
-    if wanted.ndim != 1 or not np.issubdtype(wanted.dtype, np.integer):
+    if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
         raise UsageError(f"frame indices are a flat list of integers, got {wanted.dtype} of shape {wanted.shape}")
-    if wanted.min() < 0:
-        raise FrameIndexError(f"frame {wanted.min()} of {path}: frames are numbered from 0")
-    if wanted.max() > np.iinfo(np.int64).max:
-        raise FrameIndexError(f"frame {wanted.max()} of {path}: no video has so many")
-    return wanted.astype(np.int64)
+    numbers = wanted.astype(np.int64)
+    if min(numbers.tolist()) < 0:  # uint64 has larger ones, which become negative
+        worst = int(wanted[numbers.argmin()])
+        reason = "frames are numbered from 0" if worst < 0 else "no video has so many"
+        raise FrameIndexError(f"frame {worst} of {path}: {reason}")
+    return numbers
+
+
+def distinct(wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The indices in `wanted`, ascending and each once; frame 0 where none is wanted, since that tells the size."""
+    return np.array(sorted(set(wanted.tolist())) or [0])
 
 
 def size_changes(path: Path, number: int, expected: tuple[int, ...], got: tuple[int, ...]) -> VideoError:
@@ -235,8 +247,7 @@ def collect(
     wanted: npt.NDArray[np.int64], frames: Iterator[Any], *, keep: Keeper, damage: Callable[[], str | None]
 ) -> Frames:
     """Runs through `frames` up to the last wanted one; converts none but the wanted (the first, if none is)."""
-    numbers, places = np.unique(wanted, return_inverse=True)
-    numbers = numbers if len(numbers) else np.zeros(1, dtype=np.int64)
+    numbers = distinct(wanted)
     count = 0
 
     def chosen() -> Iterator[Any]:
@@ -249,7 +260,7 @@ def collect(
             if count > last:
                 return
 
-    result = stack(keep(chosen(), numbers), places)
+    result = stack(keep(chosen(), numbers), wanted)
     if count == 0:
         raise no_frames(keep.path, damage())
     if count <= numbers[-1]:
@@ -257,17 +268,18 @@ def collect(
     return result
 
 
-def stack(kept: Iterator[Frames], places: npt.NDArray[np.int64]) -> Frames:
-    """One array of what is kept of frames: uint8 [N, ...]; result i is number `places[i]` of them."""
+def stack(kept: Iterator[Frames], wanted: npt.NDArray[np.int64]) -> Frames:
+    """One array of what is kept of the frames `distinct(wanted)`, in the order of `wanted`: uint8 [N, ...]."""
     result = np.empty((0, 0, 0, 3), dtype=np.uint8)
-    spots: dict[int, list[int]] = {}
-    for spot, place in enumerate(places.ravel().tolist()):
-        spots.setdefault(place, []).append(spot)
-    for place, one in enumerate(kept):
-        if place == 0:
-            result = np.empty((len(places), *one.shape), dtype=np.uint8)
-        for spot in spots.get(place, []):
-            result[spot] = one
+    places: dict[int, list[int]] = {}
+    for place, number in enumerate(wanted.tolist()):
+        places.setdefault(number, []).append(place)
+    targets = [places[number] for number in sorted(places)] or [[]]
+    for count, one in enumerate(kept):
+        if count == 0:
+            result = np.empty((len(wanted), *one.shape), dtype=np.uint8)
+        for place in targets[count]:
+            result[place] = one
     return result
 
 

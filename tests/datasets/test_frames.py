@@ -84,6 +84,7 @@ def test_clip_whose_damage_costs_a_frame_gives_those_that_are_left(
 ) -> None:
     """Of a packed stream the headers promise one more than decoding gives."""
     monkeypatch.setattr("ppvcli.video.plan.PLANNED_BYTES", 0)
+    monkeypatch.setattr("ppvcli.video.plan.PLANNED_PIXELS", 0)
     whole = ROWS["mpeg4_packed.avi"].write(tmp_path)
     num_fewer = 0
     for seed in range(40):

@@ -25,6 +25,7 @@ def numbered_video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 @pytest.fixture(autouse=True)
 def _small_files_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ppvcli.video.plan.PLANNED_BYTES", 0)
+    monkeypatch.setattr("ppvcli.video.plan.PLANNED_PIXELS", 0)
 
 
 @pytest.fixture(autouse=True)

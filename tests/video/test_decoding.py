@@ -80,7 +80,7 @@ def test_read_of_no_indices_is_empty_and_keeps_the_frame_size(decoder: str, numb
 def test_video_larger_than_the_memory_for_frames_is_decoded_again(
     numbered_video: Video, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sequential, "KEPT_BYTES", 100_000)  # of 40 x 96 x 64 x 1.5 = 368,640 bytes
+    monkeypatch.setattr(sequential, "KEPT_PIXELS", 70_000)  # of 40 x 96 x 64 = 245,760
     with open_video(numbered_video("h264.mp4"), decoder="sequential") as video:
         assert video.num_frames == NUM_FRAMES
         assert not video._kept  # type: ignore[attr-defined]

@@ -189,9 +189,14 @@ def test_header_that_lies_about_the_size_is_no_reason_to_refuse(truth: Callable[
     _assert_equal(read_frames(path, [0, 20]), truth("h264_12.mp4"), [0, 20])
 
 
-def test_small_file_is_decoded_sequentially(truth: Callable[[str], Truth], monkeypatch: pytest.MonkeyPatch) -> None:
-    known = truth("h264_12.mp4")
-    monkeypatch.setattr("ppvcli.video.plan.PLANNED_BYTES", known.path.stat().st_size + 1)
+@pytest.mark.parametrize("limit", ["BYTES", "PIXELS"])
+@pytest.mark.parametrize("name", ["h264_12.mp4", "h264.avi"])
+def test_small_video_is_decoded_sequentially(
+    truth: Callable[[str], Truth], monkeypatch: pytest.MonkeyPatch, name: str, limit: str
+) -> None:
+    known = truth(name)
+    size = known.path.stat().st_size if limit == "BYTES" else sum(frame.size // 3 for frame in known.frames)
+    monkeypatch.setattr(f"ppvcli.video.plan.PLANNED_{limit}", size + 1)
     with open_video(known.path) as video:
         assert isinstance(video, PlannedReader) and "small" in str(video.fallback)
         video.expect(lambda num_frames: np.arange(num_frames))

@@ -29,10 +29,10 @@ from ppvcli.video.bench.report import Series, make_report, percentile
 from ppvcli.video.bench.run import bench_decode, list_videos
 from ppvcli.video.bench.worker import Request, Run, Worker, WorkerError
 from ppvcli.video.decoding import open_video, read_frames
-from ppvcli.video.plan import PLANNED_BYTES
+from ppvcli.video.plan import PLANNED_BYTES, PLANNED_PIXELS
 from ppvcli.video.sampling import uniform_eval
 from tests.video.bench.rivals import RIVALS
-from tests.video.numbered import NUM_FRAMES
+from tests.video.numbered import FORMATS, NUM_FRAMES, numbered_frames
 
 Video = Callable[[str], Path]
 
@@ -391,10 +391,12 @@ def test_damaged_video_is_told_and_measured_all_the_same(numbered_video: Video, 
 
 
 def test_video_that_ppv_decodes_sequentially_is_told_with_the_reason(numbered_video: Video, tmp_path: Path) -> None:
-    paths = [tmp_path / name for name in ("h264.mp4", "vp9.mp4")]
-    for path in paths:  # small ones are not worth a plan
+    frames = numbered_frames(80, width=192, height=128)  # small ones are not worth a plan
+    assert frames.size // 3 > PLANNED_PIXELS
+    paths = [FORMATS[name].write(tmp_path / name, frames) for name in ("h264.mp4", "vp9.mp4")]
+    for path in paths:
         padding = PLANNED_BYTES.to_bytes(4, "big") + b"free" + bytes(PLANNED_BYTES - 8)
-        path.write_bytes(numbered_video(path.name).read_bytes() + padding)
+        path.write_bytes(path.read_bytes() + padding)
     report = bench_decode(paths, ["ppv", "pyav"], repeat=1)
     reasons = [_row(report, "ppv", path).fallback for path in paths]
     assert reasons == [None, "vp9 is always decoded sequentially"]
