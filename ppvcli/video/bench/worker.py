@@ -248,8 +248,9 @@ def _scale_whole_frames(frames_thwc: Frames) -> Frames:
     left, top = round((width - _CROP.size) / 2), round((height - _CROP.size) / 2)
     box = (left, top, left + _CROP.size, top + _CROP.size)
     images = [Image.fromarray(frame) for frame in frames_thwc]
-    scaled = [image.resize((width, height), Image.Resampling.BILINEAR) for image in images]
-    return np.stack([np.asarray(image.crop(box)) for image in scaled])
+    if images[0].size != (width, height):
+        images = [image.resize((width, height), Image.Resampling.BILINEAR) for image in images]
+    return np.stack([np.asarray(image.crop(box)) for image in images])
 
 
 def _read_exactly(request: Request) -> Sample:
