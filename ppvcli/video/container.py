@@ -44,6 +44,14 @@ FIRST_FRAME = "img_00001.jpg"
 FETCH_AGAIN = "play it in another program; if that fails too, fetch or copy it again"
 
 
+_NOT_OF_THE_FILE = {
+    errno.EMFILE: "fewer files at the same time, or a higher limit: ulimit -n 4096",
+    errno.ENFILE: "the whole system has too many files open; end other programs",
+    errno.ENOMEM: "memory is short; fewer workers or threads",
+    errno.ESTALE: "the network drive has lost the file; try again",
+}
+"""Errors of the system that say nothing of a video -> hint."""
+
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SAVE_FIRST = "save the video into a file first"
 
@@ -62,15 +70,15 @@ def check_file(path: str | Path) -> None:
         raise VideoNotFoundError("no video: its name is empty", hint="a variable in the command may be empty")
     try:
         status = path.stat()
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except (OSError, ValueError) as error:  # what an address causes depends on the system
         if _ADDRESS.match(text):
             raise VideoNotFoundError(
                 f"{text} is an address, and only local files are read", hint="download it, then give the file"
             ) from error
         if text == "-":
             raise NotAVideoFileError("- (standard input) is no regular file", hint=_SAVE_FIRST) from error
-        raise VideoNotFoundError(f"no video at {path}: nothing is there", hint="check the path") from error
-    except (OSError, ValueError) as error:
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise _nothing_at(path) from error
         raise UnreadableVideoError(
             f"can't look at {str(path)!r}: {error}", hint="check path and permissions"
         ) from error
@@ -80,6 +88,10 @@ def check_file(path: str | Path) -> None:
         raise NotAVideoFileError(f"{path} is no regular file", hint=_SAVE_FIRST)
     if status.st_size == 0:
         raise EmptyFileError(f"{path} is empty: 0 bytes", hint="fetch or copy it again")
+
+
+def _nothing_at(path: Path) -> VideoNotFoundError:
+    return VideoNotFoundError(f"no video at {path}: nothing is there", hint="check the path")
 
 
 def _directory(path: Path) -> NotAVideoFileError:
@@ -101,7 +113,8 @@ def open_stream(path: Path, *, watch: Watch, options: Mapping[str, str] | None =
 
     Raises:
         DecodeTimeoutError, FrameTooLargeError: more than the limits of `watch`.
-        UnreadableVideoError: no format we read, or damaged.
+        VideoNotFoundError: it is gone.
+        UnreadableVideoError: no format we read, or damaged; or the system does not let us.
         TruncatedVideoError: an mp4 or mov whose end, and with it the index, is missing.
         NoVideoStreamError: sound or subtitles only.
     """
@@ -115,9 +128,16 @@ def open_stream(path: Path, *, watch: Watch, options: Mapping[str, str] | None =
         )
     except av.error.ExitError as error:
         raise watch.timeout() from error
+    except FileNotFoundError as error:  # since `check_file`
+        raise _nothing_at(path) from error
     except PermissionError as error:
-        raise UnreadableVideoError(f"can't open {path}: permission denied", hint=f"chmod u+r {path}") from error
+        hint = f"chmod u+r {shlex.quote(str(path))}"
+        raise UnreadableVideoError(f"can't open {path}: permission denied", hint=hint) from error
     except (av.error.FFmpegError, OSError) as error:
+        if error.errno in _NOT_OF_THE_FILE:
+            raise UnreadableVideoError(
+                f"can't open {path}: {error.strerror}", hint=_NOT_OF_THE_FILE[error.errno]
+            ) from error
         if error.errno == errno.EINVAL:  # what the format whitelist answers
             raise UnreadableVideoError(
                 f"can't open {path}: it is a playlist, an image or another format that is not read here",
@@ -159,8 +179,12 @@ def _missing_bytes(path: Path) -> int:
 
     Such a file is a row of boxes, each with its length first; the index often comes last and nothing opens without it.
     """
-    end, size = 0, path.stat().st_size
-    with path.open("rb") as file:
+    try:
+        size, file = path.stat().st_size, path.open("rb")
+    except OSError:
+        return 0
+    end = 0
+    with file:
         while size - end >= 8:
             file.seek(end)
             header = file.read(16)

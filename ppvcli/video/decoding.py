@@ -28,11 +28,9 @@ from ppvcli.video.sequential import (
     Keeper,
     SequentialReader,
     Transform,
-    as_indices,
+    check_indices,
     collect,
-    distinct,
     no_frames,
-    past_end,
     stack,
 )
 
@@ -152,7 +150,7 @@ class OpencvReader:
         return self.num_frames / rate if rate > 0 else 0.0
 
     def read(self, indices: Indices, *, transform: Transform | None = None) -> Frames:
-        wanted = as_indices(indices, self._path)
+        wanted = check_indices(indices, self._path)
         keep = Keeper(convert=self._retrieve, transform=transform, path=self._path)
         return collect(wanted, self._grab(), keep=keep, damage=lambda: None)
 
@@ -213,16 +211,13 @@ class DecordReader:
         return self.num_frames / rate if rate > 0 else 0.0
 
     def read(self, indices: Indices, *, transform: Transform | None = None) -> Frames:
-        wanted = as_indices(indices, self._path)
-        numbers = distinct(wanted)
-        if numbers[-1] >= self.num_frames:
-            raise past_end(self._path, int(numbers[-1]), self.num_frames, damage=None)
+        wanted = check_indices(indices, self._path, num_frames=self.num_frames)
         try:
-            frames_thwc = self._video.get_batch(numbers.tolist()).asnumpy()
+            frames_thwc = self._video.get_batch(wanted.numbers.tolist()).asnumpy()
         except self._errors as error:
             raise TruncatedVideoError(f"decord can't decode {self._path}", hint=_USE_PYAV) from error
         keep = Keeper(convert=lambda frame_hwc: frame_hwc, transform=transform, path=self._path)
-        return stack(keep(frames_thwc, numbers), wanted)
+        return stack(keep(frames_thwc, wanted.numbers), wanted)
 
     def close(self) -> None:
         del self._video

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ppvcli.errors import FrameFileError, NotAVideoFileError, VideoError, VideoNotFoundError
 from ppvcli.video.limits import Watch
-from ppvcli.video.sequential import Choose, Frames, Indices, Keeper, Transform, as_indices, distinct, past_end, stack
+from ppvcli.video.sequential import Choose, Frames, Indices, Keeper, Transform, check_indices, stack
 
 FRAME_NAME = re.compile(r"img_(\d{5,})\.jpg")
 
@@ -54,12 +54,9 @@ class FrameFolder:
             FrameFileError: a file is missing, damaged, or of another size than the others.
             FrameTooLargeError, DecodeTimeoutError: more than the limits allow.
         """
-        wanted = as_indices(indices, self._folder)
-        numbers = distinct(wanted)
-        if numbers[-1] >= self.num_frames:
-            raise past_end(self._folder, int(numbers[-1]), self.num_frames, damage=None)
+        wanted = check_indices(indices, self._folder, num_frames=self.num_frames)
         keep = Keeper(convert=self._decode, transform=transform, path=self._folder, size_error=_sizes_differ)
-        return stack(keep(numbers.tolist(), numbers), wanted)
+        return stack(keep(wanted.numbers.tolist(), wanted.numbers), wanted)
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -31,9 +31,8 @@ from ppvcli.video.sequential import (
     RgbConverter,
     SequentialReader,
     Transform,
-    as_indices,
-    distinct,
-    past_end,
+    Wanted,
+    check_indices,
     stack,
     to_rgb,
 )
@@ -42,8 +41,8 @@ THREADED_PIXELS = 16 << 20
 """So many pixels (of all pictures to decode) are worth a thread: some 60 ms of H.264."""
 
 PLANNED_BYTES, PLANNED_PIXELS = 32 << 10, 1 << 20
-"""A smaller file, or one with fewer pixels in all its frames by its header, is decoded sequentially: to find out what
-may be left out takes longer than to decode it."""
+"""A smaller file, or one with fewer pixels in all its frames, is decoded sequentially: to find out what may be left out
+takes longer than to decode it."""
 _DECODED_FASTER = "so small a video is decoded faster than planned"
 
 _HEADER_IS_ENOUGH = {"skip_frame": "all", "probesize": "32"}
@@ -68,22 +67,24 @@ class PlannedReader:
         self._watch = watch
         self._options: dict[str, str] = {}
         self._opened: OpenStream | None = None
-        self._is_fresh = True
+        self._decoder_is_unused = True
         self._plan: StreamPlan | None = None
         self._sequential: SequentialReader | None = None
         self._choose: Choose | None = None
         self.fallback: str | None = None
         """Why this video is decoded sequentially; None where the plan is good."""
         try:
-            if path.stat().st_size < PLANNED_BYTES:
+            num_bytes = _size(path)
+            if num_bytes < PLANNED_BYTES:
                 raise UntrustedError(_DECODED_FASTER)
             self._options = quick_options(path)
             container, stream = self._reopen()
-            if 0 < stream.frames * stream.codec_context.width * stream.codec_context.height < PLANNED_PIXELS:
+            # a header may count the first fragment alone; no codec needs a byte for each pixel
+            if num_bytes < PLANNED_PIXELS and 0 < _claimed_pixels(container, stream) < PLANNED_PIXELS:
                 raise UntrustedError(_DECODED_FASTER)
             scan = begin_scan(stream)
         except (UntrustedError, FrameTooLargeError) as reason:  # the container's header may lie about the size
-            self._give_up(reason, is_unread=True)
+            self._give_up(reason, opened=None if self._options else self._opened)
             return
         try:
             self._plan = make_plan(container, stream, scan=scan, watch=watch)
@@ -110,8 +111,9 @@ class PlannedReader:
 
     def read(self, indices: Indices, *, transform: Transform | None = None) -> Frames:
         if self._plan is not None:
+            wanted = check_indices(indices, self._path, num_frames=self._plan.order.num_frames)
             try:
-                return self._read(as_indices(indices, self._path), plan=self._plan, transform=transform)
+                return self._read(wanted, plan=self._plan, transform=transform)
             except UntrustedError as reason:
                 self._give_up(reason)
         return self._without_plan().read(indices, transform=transform)
@@ -135,16 +137,14 @@ class PlannedReader:
             self._opened[0].close()
             self._opened = None
 
-    def _read(self, wanted: npt.NDArray[np.int64], *, plan: StreamPlan, transform: Transform | None) -> Frames:
-        numbers, num_frames = distinct(wanted), plan.order.num_frames
-        if numbers[-1] >= num_frames:
-            raise past_end(self._path, int(numbers[-1]), num_frames, damage=None)
-        container, stream = self._opened if self._opened and self._is_fresh and plan.packets else self._reopen()
-        self._is_fresh = False
+    def _read(self, wanted: Wanted, *, plan: StreamPlan, transform: Transform | None) -> Frames:
+        opened = self._opened if self._decoder_is_unused and plan.packets else None
+        container, stream = opened or self._reopen()
+        self._decoder_is_unused = False
         packets: Iterable[av.Packet] | None = plan.packets
         if packets is None:
             packets = itertools.chain.from_iterable(checked_packets(container, stream, watch=self._watch))
-        first, *others = self._shares(numbers, stream.codec_context, plan=plan)
+        first, *others = self._shares(wanted.numbers, stream.codec_context, plan=plan)
         kept = self._kept(stream.codec_context, packets, plan=plan, wanted=first, transform=transform)
         if not others:
             return stack(kept, wanted)
@@ -187,27 +187,42 @@ class PlannedReader:
         )
         return keep(_decode(decoder, packets, plan=plan, wanted=wanted, watch=self._watch), wanted)
 
-    def _give_up(self, reason: Exception, *, is_unread: bool = False) -> None:
-        """From here on the video is decoded sequentially; what is open goes on where nothing was read from it yet.
+    def _give_up(self, reason: Exception, *, opened: OpenStream | None = None) -> None:
+        """From here on the video is decoded sequentially: from what is open already, if it is given.
 
-        Raises: what `open_stream` raises.
+        Raises: what `open_stream` raises; then all is as before.
         """
-        self.fallback = str(reason)
-        self._plan = None
-        opened = None
-        if is_unread and not self._options:
-            opened, self._opened = self._opened, None
-        self._close_container()
+        if opened is None:
+            self._close_container()
         likely = reason.num_frames if isinstance(reason, UntrustedError) else None
         self._sequential = SequentialReader(
             self._path, self._watch, convert=RgbConverter(), likely_frames=likely, opened=opened
         )
+        self._opened = None
+        self._plan = None
+        self.fallback = str(reason)
         if self._choose is not None:
             self._sequential.expect(self._choose)
 
     def _without_plan(self) -> SequentialReader:
         assert self._sequential is not None
         return self._sequential
+
+
+def _size(path: Path) -> int:
+    """In bytes; 0 where it can't be told: `open_stream` says what is wrong."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _claimed_pixels(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """Of all frames together, as the header says; 0 where it does not."""
+    num_frames: float = stream.frames
+    if not num_frames and container.duration and stream.average_rate:
+        num_frames = container.duration / av.time_base * float(stream.average_rate)
+    return num_frames * stream.codec_context.width * stream.codec_context.height
 
 
 def quick_options(path: Path) -> dict[str, str]:

@@ -145,8 +145,10 @@ def checked_packets(
             watch.check_time()
             sizes = [packet.size for packet in some]
             if is_over or 0 in sizes[:-1] or any(packet.is_corrupt or packet.is_discard for packet in some):
-                rest = itertools.chain(some, packets)
-                num_frames = num_before + len(batch) + sum(1 for one in rest if one.size and not one.is_discard)
+                num_frames = num_before + len(batch)
+                for one in itertools.chain(some, packets):
+                    watch.check_time()
+                    num_frames += one.size > 0 and not one.is_discard
                 raise UntrustedError("packets that are empty, damaged or not to be shown", num_frames=num_frames)
             if sizes[-1] == 0:  # what the last packet has to be
                 is_over = True

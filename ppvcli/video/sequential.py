@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import av.error
@@ -34,7 +34,7 @@ Choose = Callable[[int], npt.NDArray[np.int64]]
 """From a number of frames to the indices that are wanted, of any shape."""
 
 KEPT_PIXELS = 64 << 20
-"""Frames decoded while counting stay in memory up to so many pixels (of 1.5 to 6 bytes): those that `expect` says will
+"""Frames decoded while counting stay in memory up to so many pixels (of 1 to 8 bytes): those that `expect` says will
 be wanted, without it all. If they are more, or the header claims another number of frames, decoding starts again."""
 
 
@@ -74,7 +74,7 @@ class SequentialReader:
 
     @property
     def duration_s(self) -> float:
-        return self._duration_s if self.num_frames else 0.0
+        return self._duration_s if self.num_frames else 0.0  # counting tells it
 
     @property
     def damage(self) -> str | None:
@@ -86,11 +86,11 @@ class SequentialReader:
         self._choose = choose
 
     def read(self, indices: Indices, *, transform: Transform | None = None) -> Frames:
-        wanted = as_indices(indices, self._path)
-        numbers = distinct(wanted)
+        wanted = check_indices(indices, self._path)
         keep = Keeper(convert=self._to_rgb, transform=transform, path=self._path)
-        if all(number in self._kept for number in numbers.tolist()):
-            return stack(keep((self._kept[number] for number in numbers.tolist()), numbers), wanted)
+        numbers = wanted.numbers.tolist()
+        if all(number in self._kept for number in numbers):
+            return stack(keep((self._kept[number] for number in numbers), wanted.numbers), wanted)
         return collect(wanted, self._decode(), keep=keep, damage=lambda: self._damage)
 
     def close(self) -> None:
@@ -101,15 +101,17 @@ class SequentialReader:
         return to_rgb(frame, convert=self._convert, path=self._path)
 
     def _count(self) -> int:
-        targets: set[int] | None = None
-        if self._choose is not None and self._likely_frames > 0:
-            targets = set(self._choose(self._likely_frames).ravel().tolist())
+        targets = self._targets(self._likely_frames)
         kept: dict[int, av.VideoFrame] = {}
         kept_pixels = count = 0
         starts_s: list[float] = []
         rate = self._stream.average_rate or self._stream.guessed_rate
         frame_s = float(1 / rate) if rate else 0.0
         for frame in self._decode():
+            if kept_pixels > KEPT_PIXELS and targets is None:  # a header that says nothing; what do the packets say?
+                targets = self._targets(self._count_packets()) or set()
+                kept = {number: one for number, one in kept.items() if number in targets}
+                kept_pixels = sum(one.width * one.height for one in kept.values())
             if kept_pixels > KEPT_PIXELS:
                 kept = {}
             elif targets is None or count in targets:
@@ -121,6 +123,25 @@ class SequentialReader:
         timed = len(starts_s) == count > 0
         self._duration_s = max(starts_s) - min(starts_s) + frame_s if timed else count * frame_s
         self._kept = kept
+        return count
+
+    def _targets(self, num_frames: int) -> set[int] | None:
+        """What will be wanted of so many frames; None where that is not known, or their number (0)."""
+        if self._choose is None or num_frames == 0:
+            return None
+        return set(self._choose(num_frames).ravel().tolist())
+
+    def _count_packets(self) -> int:
+        container, stream = open_stream(self._path, watch=self._watch)
+        count = 0
+        try:
+            for packet in container.demux(stream):
+                self._watch.check_time()
+                count += packet.size > 0
+        except (av.error.FFmpegError, IndexError):  # decoding tells what is wrong
+            pass
+        finally:
+            container.close()
         return count
 
     def _decode(self) -> Iterator[av.VideoFrame]:
@@ -191,26 +212,32 @@ def to_rgb(frame: av.VideoFrame, *, convert: Convert, path: Path) -> Frames:
     return np.rot90(frame_hwc, turns) if turns else frame_hwc
 
 
-def as_indices(indices: Indices, path: Path) -> npt.NDArray[np.int64]:
+class Wanted(NamedTuple):
+    """Indices of frames, checked."""
+
+    order: npt.NDArray[np.int64]
+    """int64 [N]: as they were asked for."""
+    numbers: npt.NDArray[np.int64]
+    """int64 [M]: those to read: ascending, each once; frame 0 if none was asked for, since it tells the size."""
+
+
+def check_indices(indices: Indices, path: Path, *, num_frames: int | None = None) -> Wanted:
+    """Of a video at `path`. Raises: UsageError; FrameIndexError for a frame that one of `num_frames` does not have."""
     try:
-        wanted = np.asarray(indices)
+        given = np.asarray(indices)
     except ValueError as error:
         raise UsageError(f"frame indices are a flat list of integers: {error}") from error
-    if wanted.size == 0:
-        return np.empty(0, dtype=np.int64)
-    if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
-        raise UsageError(f"frame indices are a flat list of integers, got {wanted.dtype} of shape {wanted.shape}")
-    numbers = wanted.astype(np.int64)
-    if min(numbers.tolist()) < 0:  # uint64 has larger ones, which become negative
-        worst = int(wanted[numbers.argmin()])
+    if given.size and (given.ndim != 1 or given.dtype.kind not in "iu"):
+        raise UsageError(f"frame indices are a flat list of integers, got {given.dtype} of shape {given.shape}")
+    order = given.ravel().astype(np.int64)
+    numbers = sorted(set(order.tolist())) or [0]
+    if numbers[0] < 0:  # uint64 has larger ones, which become negative
+        worst = int(given[order.argmin()])
         reason = "frames are numbered from 0" if worst < 0 else "no video has so many"
         raise FrameIndexError(f"frame {worst} of {path}: {reason}")
-    return numbers
-
-
-def distinct(wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The indices in `wanted`, ascending and each once; frame 0 where none is wanted, since that tells the size."""
-    return np.array(sorted(set(wanted.tolist())) or [0])
+    if num_frames is not None and numbers[-1] >= num_frames:
+        raise past_end(path, numbers[-1], num_frames, damage=None)
+    return Wanted(order, np.array(numbers, dtype=np.int64))
 
 
 def size_changes(path: Path, number: int, expected: tuple[int, ...], got: tuple[int, ...]) -> VideoError:
@@ -243,42 +270,38 @@ class Keeper:
             yield frame_hwc if self.transform is None else self.transform(frame_hwc)
 
 
-def collect(
-    wanted: npt.NDArray[np.int64], frames: Iterator[Any], *, keep: Keeper, damage: Callable[[], str | None]
-) -> Frames:
-    """Runs through `frames` up to the last wanted one; converts none but the wanted (the first, if none is)."""
-    numbers = distinct(wanted)
-    count = 0
+def collect(wanted: Wanted, frames: Iterator[Any], *, keep: Keeper, damage: Callable[[], str | None]) -> Frames:
+    """Runs through `frames` up to the last wanted one; converts none but the wanted."""
+    last, count = int(wanted.numbers[-1]), 0
 
     def chosen() -> Iterator[Any]:
         nonlocal count
-        targets = set(numbers.tolist())
-        last = max(targets)
+        targets = set(wanted.numbers.tolist())
         for count, frame in enumerate(frames, start=1):
             if count - 1 in targets:
                 yield frame
             if count > last:
                 return
 
-    result = stack(keep(chosen(), numbers), wanted)
+    result = stack(keep(chosen(), wanted.numbers), wanted)
     if count == 0:
         raise no_frames(keep.path, damage())
-    if count <= numbers[-1]:
-        raise past_end(keep.path, int(numbers[-1]), count, damage=damage())
+    if count <= last:
+        raise past_end(keep.path, last, count, damage=damage())
     return result
 
 
-def stack(kept: Iterator[Frames], wanted: npt.NDArray[np.int64]) -> Frames:
-    """One array of what is kept of the frames `distinct(wanted)`, in the order of `wanted`: uint8 [N, ...]."""
+def stack(kept: Iterator[Frames], wanted: Wanted) -> Frames:
+    """One array of what is kept of the frames `wanted.numbers`, in the order they were asked for: uint8 [N, ...]."""
     result = np.empty((0, 0, 0, 3), dtype=np.uint8)
-    places: dict[int, list[int]] = {}
-    for place, number in enumerate(wanted.tolist()):
-        places.setdefault(number, []).append(place)
-    targets = [places[number] for number in sorted(places)] or [[]]
+    places: dict[int, list[int]] = {number: [] for number in wanted.numbers.tolist()}
+    for place, number in enumerate(wanted.order.tolist()):
+        places[number].append(place)
+    targets = iter(places.values())
     for count, one in enumerate(kept):
         if count == 0:
-            result = np.empty((len(wanted), *one.shape), dtype=np.uint8)
-        for place in targets[count]:
+            result = np.empty((len(wanted.order), *one.shape), dtype=np.uint8)
+        for place in next(targets):
             result[place] = one
     return result
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ppvcli.errors import UsageError
-from ppvcli.specs import Crop, Preprocess, Resize
+from ppvcli.errors import FrameTooLargeError, UsageError
+from ppvcli.specs import MAX_PIXELS, Crop, Preprocess, Resize
 from ppvcli.video.multi_scale import MultiScale, draw_box
 from ppvcli.video.sequential import Frames, Transform
 
@@ -46,6 +46,7 @@ def crop_frame(frame_hwc: Frames, preprocess: Preprocess) -> Frames:
 
     Raises:
         UsageError: the crop is larger than the scaled frame.
+        FrameTooLargeError: a long and narrow frame would be scaled to more than `MAX_PIXELS`.
     """
     resize, crop = preprocess.resize, preprocess.crop
     height, width = frame_hwc.shape[:2]
@@ -175,6 +176,11 @@ def _scale(frame_hwc: Frames, size_hw: tuple[int, int], *, backend: str) -> Fram
     height, width = frame_hwc.shape[:2]
     if (height, width) == size_hw:
         return frame_hwc
+    if size_hw[0] * size_hw[1] > MAX_PIXELS:
+        raise FrameTooLargeError(
+            f"frames of {width}x{height} become {size_hw[1]}x{size_hw[0]} when scaled, more than {MAX_PIXELS} pixels",
+            hint="cut them to a less extreme shape, with ffmpeg for example",
+        )
     if backend == "pillow":
         box = (0.0, 0.0, float(width), float(height))
         return _resize_box(frame_hwc, box, size_hw=size_hw, rows_first=_rows_first((height, width), size_hw))

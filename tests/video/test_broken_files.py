@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from ppvcli.errors import (
     VideoNotFoundError,
 )
 from ppvcli.video.clip import load_frames
+from ppvcli.video.container import check_file
 from ppvcli.video.decoding import READERS, open_video, read_frames
 from ppvcli.video.render import write_video
 from tests.small_model import PREPROCESS
@@ -173,6 +175,51 @@ def test_broken_file_raises_its_own_error_with_path_and_hint(
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize(
+    ("number", "kind", "message"),
+    [
+        (errno.ENOENT, VideoNotFoundError, "nothing is there"),
+        (errno.EMFILE, UnreadableVideoError, "Too many open files"),
+        (errno.ESTALE, UnreadableVideoError, "Stale file handle"),
+        (errno.EIO, UnreadableVideoError, "no known video format"),
+    ],
+    ids=["gone", "too many", "stale", "other"],
+)
+def test_what_the_system_refuses_is_told_as_the_error_of_that_file(
+    number: int,
+    kind: type[VideoError],
+    message: str,
+    small: bool,
+    numbered_video: Video,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = numbered_video("h264.mp4")
+    monkeypatch.setattr("ppvcli.video.plan.PLANNED_BYTES", 1 << 30 if small else 0)
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("ppvcli.video.container.av.open", refuse)
+    with pytest.raises(kind, match=message) as caught:
+        read_frames(path, [0])
+    assert caught.value.hint
+
+
+def test_file_that_goes_away_while_it_is_opened_is_told(numbered_video: Video, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(numbered_video("h264.mp4").read_bytes())
+
+    def remove_after_check(given: str | Path) -> None:
+        check_file(given)
+        path.unlink()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ppvcli.video.decoding.check_file", remove_after_check)
+        with pytest.raises(VideoNotFoundError, match="nothing is there"):
+            read_frames(path, [0])
+
+
 def test_file_without_read_permission_raises(numbered_video: Video, tmp_path: Path) -> None:
     path = _file(tmp_path / "secret.mp4", numbered_video("h264.mp4").read_bytes())
     path.chmod(0)
@@ -230,9 +277,12 @@ def test_text_that_is_no_path_is_told_as_it_was_typed(
 def test_truncated_mp4_with_its_index_first_says_that_it_is_damaged(tmp_path: Path) -> None:
     whole = tmp_path / "whole.mp4"
     write_video(whole, numbered_frames(), options={"g": "5"})
-    content = remux(whole, tmp_path / "index_first.mp4", container_options={"movflags": "faststart"}).read_bytes()
+    index_first = remux(whole, tmp_path / "index_first.mp4", container_options={"movflags": "faststart"})
+    content = index_first.read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")
-    cut = _file(tmp_path / "cut.mp4", content[: len(content) * 2 // 3])
+    with av.open(str(index_first)) as container:
+        middles = [packet.pos + packet.size // 2 for packet in container.demux(video=0) if packet.pos]
+    cut = _file(tmp_path / "cut.mp4", content[: middles[25]])
     with open_video(cut) as video:
         assert 0 < video.num_frames < NUM_FRAMES
     with pytest.raises(TruncatedVideoError, match="is damaged"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -16,6 +16,7 @@ from ppvcli.errors import FrameIndexError, UnknownNameError, UsageError, VideoEr
 from ppvcli.video import sequential
 from ppvcli.video.decoding import READERS, open_video, read_frames
 from ppvcli.video.render import write_video
+from ppvcli.video.sequential import SequentialReader
 from tests.video.numbered import FORMATS, NUM_FRAMES, numbered_frames, numbers_of, remux
 
 Video = Callable[[str], Path]
@@ -85,6 +86,27 @@ def test_video_larger_than_the_memory_for_frames_is_decoded_again(
         assert video.num_frames == NUM_FRAMES
         assert not video._kept  # type: ignore[attr-defined]
         assert numbers_of(video.read(SCATTERED)) == SCATTERED
+
+
+def test_long_video_whose_header_counts_no_frames_is_decoded_once(
+    numbered_video: Video, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequential, "KEPT_PIXELS", 70_000)  # of 40 x 96 x 64 = 245,760
+    passes: list[SequentialReader] = []
+    decode = SequentialReader._decode
+
+    def counted(self: SequentialReader) -> Iterator[av.VideoFrame]:
+        passes.append(self)
+        return decode(self)
+
+    monkeypatch.setattr(SequentialReader, "_decode", counted)
+    with open_video(numbered_video("vp9.webm"), decoder="sequential") as video:
+        video.expect(lambda num_frames: np.array([num_frames - 1, 2, 20]))
+        assert video.num_frames == NUM_FRAMES
+        assert numbers_of(video.read([39, 2, 20])) == [39, 2, 20]
+        assert len(passes) == 1
+        assert numbers_of(video.read([3])) == [3]
+        assert len(passes) == 2
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "opencv"])

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from ppvcli.errors import DecodeTimeoutError, FrameIndexError, FrameTooLargeError, UsageError, VideoError
 from ppvcli.specs import Preprocess, Sampling
-from ppvcli.video import plan, scan
+from ppvcli.video import plan, scan, sequential
 from ppvcli.video.clip import load_frames, load_train_frames
+from ppvcli.video.container import OpenStream, open_stream
 from ppvcli.video.decoding import READERS, open_video, read_frames
 from ppvcli.video.headers.order import CodedOrder
 from ppvcli.video.limits import DecodeLimits
@@ -202,6 +203,54 @@ def test_small_video_is_decoded_sequentially(
         video.expect(lambda num_frames: np.arange(num_frames))
         assert video.num_frames == len(known.frames)
         _assert_equal(video.read([30, 2]), known, [30, 2])
+
+
+def test_header_that_counts_the_first_fragment_alone_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = moving_frames(120, size=(160, 120))
+    path = tmp_path / "fragments.mp4"
+    options = {"g": "12", "crf": "0"}
+    encode(path, frames, codec="libx264", options=options, container_options={"movflags": "frag_keyframe"})
+    with av.open(str(path)) as container:
+        claimed = container.streams.video[0].frames * 160 * 120
+    monkeypatch.setattr(plan, "PLANNED_PIXELS", claimed + 1)
+    assert 0 < claimed < path.stat().st_size
+    with open_video(path) as video:
+        assert video.fallback is None and video.num_frames == 120  # type: ignore[attr-defined]
+
+
+def test_container_without_a_plan_is_opened_once(
+    truth: Callable[[str], Truth], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = truth("mpeg2.ts")
+    num_opened = 0
+
+    def count(*args: Any, **kwargs: Any) -> OpenStream:
+        nonlocal num_opened
+        num_opened += 1
+        return open_stream(*args, **kwargs)
+
+    for module in (plan, sequential):
+        monkeypatch.setattr(module, "open_stream", count)
+    with open_video(known.path) as video:
+        video.expect(np.arange)
+        assert video.num_frames == len(known.frames)
+        _assert_equal(video.read([5, 3]), known, [5, 3])
+        assert num_opened == 1
+
+
+def test_file_that_turns_out_too_large_is_an_error_of_its_own(tmp_path: Path) -> None:
+    """By its header it is small; only sequential decoding, after the plan has failed, is told the true size."""
+    path = tmp_path / "lies.mp4"
+    encode(path, moving_frames(60, size=(640, 480)), codec="libx264", options=dict(ROWS["h264_12.mp4"].options))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"avc1", content.index(b"stsd")) + 28
+    content[place : place + 4] = (64).to_bytes(2, "big") * 2
+    path.write_bytes(content)
+    preprocess = VIDEO_JOBS["pptsmv2_16f_test"]
+    with pytest.raises(FrameTooLargeError, match="640x480"):
+        load_frames(path, preprocess, limits=DecodeLimits(max_pixels=100_000))
 
 
 def test_damage_that_swallows_a_packed_picture_makes_a_clip_choose_its_frames_again(

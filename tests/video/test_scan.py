@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ppvcli.errors import DecodeTimeoutError
 from ppvcli.video import scan
 from ppvcli.video.headers.order import UntrustedError
 from ppvcli.video.limits import DecodeLimits, Watch
@@ -43,6 +46,20 @@ def test_packets_that_sequential_decoding_treats_specially_are_refused(odd: Simp
     packets.insert(place, odd)
     with pytest.raises(UntrustedError):
         batches(packets)
+
+
+def test_clock_is_looked_at_while_the_rest_is_counted() -> None:
+    packets = [packet(is_discard=True), *(packet() for _ in range(2000))]
+    watch = Watch(Path("a.mp4"), DecodeLimits(timeout_s=0.05))
+
+    def slowly() -> Iterator[SimpleNamespace]:
+        for one in packets:
+            time.sleep(0.001)
+            yield one
+
+    container: Any = SimpleNamespace(demux=lambda stream: slowly())
+    with pytest.raises(DecodeTimeoutError):
+        list(checked_packets(container, container, watch=watch))
 
 
 def test_batches_are_full_with_so_many_packets_or_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from ppvcli.errors import UsageError
-from ppvcli.specs import Crop, Preprocess, Resize
-from ppvcli.video.transforms import Augment, apply_resize_crop, normalize, scaled_size
+from ppvcli.errors import FrameTooLargeError, UsageError
+from ppvcli.specs import Crop, Preprocess, Resize, Sampling
+from ppvcli.video.transforms import Augment, apply_resize_crop, crop_frame, normalize, scaled_size
 from tests.video.pictures import augmented, noise
 from tests.video.protocols import IMAGE_JOBS, WHOLE_FRAME
 
@@ -166,6 +166,19 @@ def test_crop_keeps_the_order_of_frames() -> None:
 def test_crop_larger_than_the_scaled_frame_raises(kind: str) -> None:
     with pytest.raises(UsageError, match="too small for a crop of 12"):
         apply_resize_crop(_grid(8, 17), _unscaled(kind, size=12))
+
+
+@pytest.mark.parametrize("backend", ["pillow", "cv2"])
+@pytest.mark.parametrize("kind", ["three", "ten", "none"])
+@pytest.mark.parametrize("size_hw", [(1, 65535), (65535, 1)])
+def test_frame_that_scaling_would_blow_up_raises(size_hw: tuple[int, int], kind: str, backend: str) -> None:
+    preprocess = Preprocess(
+        sampling=Sampling(mode="uniform", num_segments=1),
+        resize=Resize(backend=backend, short_side=256),  # type: ignore[arg-type]
+        crop=Crop(kind=kind),  # type: ignore[arg-type]
+    )
+    with pytest.raises(FrameTooLargeError, match="16776960"):
+        crop_frame(np.zeros((*size_hw, 3), dtype=np.uint8), preprocess)
 
 
 def test_resize_without_a_size_raises() -> None:

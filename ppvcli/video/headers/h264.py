@@ -19,12 +19,13 @@ import numpy.typing as npt
 from ppvcli.video.headers.bits import BitsEndError, HeaderRows
 from ppvcli.video.headers.h264_parameters import PictureParameters, SequenceParameters, parse_pps, parse_sps
 from ppvcli.video.headers.h264_slices import IDR_SLICE, I, parse_slice_headers
-from ppvcli.video.headers.order import CodedOrder, UntrustedError, reorder_depth
+from ppvcli.video.headers.order import CodedOrder, UntrustedError, picture_order_counts, reorder_depth
 from ppvcli.video.headers.units import (
     HEADER_BYTES,
     Units,
     begins_run,
     check_pictures,
+    messages,
     split_units,
     unescaped,
     units_by_start_code,
@@ -156,7 +157,7 @@ class H264Scan:
         if sps.poc_type == 2:
             ranks = np.arange(num_pictures)
         else:
-            pocs = _picture_order_counts(pictures["poc_lsb"], is_start, is_reference, bits=sps.poc_lsb_bits)
+            pocs = picture_order_counts(pictures["poc_lsb"], is_start, is_reference, bits=sps.poc_lsb_bits)
             period = np.cumsum(is_start)
             order = np.lexsort((pocs, period))
             same_period = np.diff(period[order]) == 0
@@ -189,21 +190,10 @@ class H264Scan:
 
 def _has_recovery_point(payload: bytes) -> bool:
     """Whether a message says that decoding may begin here. Raises: UntrustedError for one that turns the picture."""
-    data = payload.replace(b"\0\0\3", b"\0\0")
-    place, found = 0, False
-    while place + 2 < len(data):
-        kind = size = 0
-        while place < len(data) and data[place] == 0xFF:
-            kind, place = kind + 255, place + 1
-        kind, place = kind + (data[place] if place < len(data) else 0), place + 1
-        while place < len(data) and data[place] == 0xFF:
-            size, place = size + 255, place + 1
-        size, place = size + (data[place] if place < len(data) else 0), place + 1
-        if kind == SEI_DISPLAY_ORIENTATION:
-            raise UntrustedError("turned within the stream")
-        found |= kind == SEI_RECOVERY_POINT
-        place += size
-    return found
+    kinds = [kind for kind, _ in messages(payload)]
+    if SEI_DISPLAY_ORIENTATION in kinds:
+        raise UntrustedError("turned within the stream")
+    return SEI_RECOVERY_POINT in kinds
 
 
 def _check_frame_numbers(
@@ -221,23 +211,3 @@ def _check_frame_numbers(
     expected = (frame_num[last[:-1]] + 1) % (1 << bits)
     if (frame_num[1:] != expected)[~is_start[1:]].any():
         raise UntrustedError("a picture is missing")
-
-
-def _picture_order_counts(
-    lsb: npt.NDArray[np.int64],
-    is_start: npt.NDArray[np.bool_],
-    is_reference: npt.NDArray[np.bool_],
-    *,
-    bits: int,
-) -> npt.NDArray[np.int64]:
-    """Picture order counts from their lowest bits, each relative to the last reference before it (8.2.1.1)."""
-    size = 1 << bits
-    last = np.maximum.accumulate(np.where(is_reference, np.arange(len(lsb)), 0))
-    previous = np.concatenate([[0], last[:-1]])
-    step = lsb - lsb[previous]
-    step += size * (step <= -size // 2) - size * (step > size // 2)
-    step[is_start] = 0
-    chain = np.cumsum(np.where(is_reference, step, 0))
-    counts = np.where(is_reference, chain, chain[previous] + step)
-    period = np.maximum.accumulate(np.where(is_start, np.arange(len(lsb)), 0))
-    return counts - chain[period]

@@ -26,6 +26,7 @@ from ppvcli.video.headers.units import (
     Units,
     begins_run,
     check_pictures,
+    messages,
     split_units,
     unescaped,
     units_by_start_code,
@@ -132,9 +133,9 @@ class HevcScan:
         """Takes what is no slice; `is_late` says that a slice came before."""
         if kind in (VPS, SPS, PPS):
             self._take_parameters(kind, unit.rstrip(b"\0"), is_late=is_late)
-        elif kind in (PREFIX_SEI, SUFFIX_SEI):
-            self._check_messages(unit[2:].rstrip(b"\0").replace(b"\0\0\3", b"\0\0"), is_prefix=kind == PREFIX_SEI)
-        elif kind not in (DELIMITER, FILLER, DOLBY_VISION):
+        elif kind == PREFIX_SEI:
+            self._check_messages(unit[2:])
+        elif kind not in (SUFFIX_SEI, DELIMITER, FILLER, DOLBY_VISION):
             raise UntrustedError(f"a unit of kind {kind}")
 
     def _take_parameters(self, kind: int, unit: bytes, *, is_late: bool) -> None:
@@ -162,23 +163,10 @@ class HevcScan:
         except BitsEndError as error:
             raise UntrustedError("a damaged parameter set") from error
 
-    def _check_messages(self, data: bytes, *, is_prefix: bool) -> None:
+    def _check_messages(self, payload: bytes) -> None:
         """Passes if no message changes how frames are shown."""
-        place = 0
-        while place < len(data) and data[place:] != b"\x80":
-            numbers = [0, 0]
-            for which in (0, 1):
-                while data[place : place + 1] == b"\xff":
-                    numbers[which] += 255
-                    place += 1
-                numbers[which] += data[place] if place < len(data) else 0
-                place += 1
-            kind, size = numbers
-            content = data[place : place + size]
-            place += size
-            if not is_prefix:
-                continue
-            if kind not in HARMLESS_SEI or len(content) != size:
+        for kind, content in messages(payload):
+            if kind not in HARMLESS_SEI:
                 raise UntrustedError(f"a message of kind {kind}")
             if kind == SEI_REGISTERED and not content.startswith(HARMLESS_REGISTERED):
                 raise UntrustedError("a message that is not read here")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ppvcli.video.headers.hevc_parameters import SequenceParameters
 from ppvcli.video.headers.hevc_slices import CRA, FIRST_KEY, IDR, LAST_KEY, RADL_N, RASL
-from ppvcli.video.headers.order import BlockEnds, CodedOrder, UntrustedError, reorder_depth
+from ppvcli.video.headers.order import BlockEnds, CodedOrder, UntrustedError, picture_order_counts, reorder_depth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,9 @@ def coded_order(pictures: Pictures, *, sps: SequenceParameters, num_packets: int
     is_key = (pictures.kinds >= FIRST_KEY) & (pictures.kinds <= LAST_KEY)
     # the numbers of pictures count from these
     is_anchor = (pictures.layers == 0) & (is_key | ((pictures.kinds % 2 == 1) & (pictures.kinds < RADL_N)))
-    pocs = _picture_order_counts(pictures, is_anchor, bits=sps.poc_lsb_bits)
-    period = np.cumsum(np.isin(pictures.kinds, IDR))
+    is_idr = np.isin(pictures.kinds, IDR)
+    pocs = picture_order_counts(pictures.poc_lsb, is_idr, is_anchor, bits=sps.poc_lsb_bits)
+    period = np.cumsum(is_idr)
     order = np.lexsort((pocs, period))
     ranks = np.empty(num_pictures, dtype=np.int64)
     ranks[order] = np.arange(num_pictures)
@@ -78,22 +79,6 @@ def coded_order(pictures: Pictures, *, sps: SequenceParameters, num_packets: int
         unshown=frozenset(range(num_packets)) - frozenset(pictures.packets.tolist()),
         ends=BlockEnds(block_size=sps.block_size, last_blocks=pictures.last_blocks.tolist(), last_use=last_use),
     )
-
-
-def _picture_order_counts(pictures: Pictures, is_anchor: npt.NDArray[np.bool_], *, bits: int) -> npt.NDArray[np.int64]:
-    """Picture order counts from their lowest bits, each relative to the last anchor before it (8.3.1)."""
-    size = 1 << bits
-    last = np.maximum.accumulate(np.where(is_anchor, np.arange(len(is_anchor)), 0))
-    previous = np.concatenate([[0], last[:-1]])
-    step = pictures.poc_lsb - pictures.poc_lsb[previous]
-    step += size * (step <= -size // 2) - size * (step > size // 2)
-    is_idr = np.isin(pictures.kinds, IDR)
-    step[is_idr] = 0
-    step[0] = pictures.poc_lsb[0]
-    chain = np.cumsum(np.where(is_anchor, step, 0))
-    counts = np.where(is_anchor, chain, chain[previous] + step)
-    period = np.maximum.accumulate(np.where(is_idr, np.arange(len(is_idr)), -1))
-    return counts - np.where(period >= 0, chain[period], 0)
 
 
 def _references(

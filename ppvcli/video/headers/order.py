@@ -73,6 +73,30 @@ class HeaderScan(Protocol):
         """The pictures of all packets. Raises: UntrustedError."""
 
 
+def picture_order_counts(
+    lsb: npt.NDArray[np.int64],
+    is_idr: npt.NDArray[np.bool_],
+    is_anchor: npt.NDArray[np.bool_],
+    *,
+    bits: int,
+) -> npt.NDArray[np.int64]:
+    """int64 [N]: picture order counts from their lowest `bits`; they begin at 0 with every IDR picture, and the first.
+
+    Each is relative to the last anchor before it: in H.264 a reference picture (8.2.1.1), in HEVC one of temporal layer
+    0 that others of its layer may refer to and that is no leading picture (8.3.1). So IDR pictures are anchors.
+    """
+    size, numbers = 1 << bits, np.arange(len(lsb))
+    last = np.maximum.accumulate(np.where(is_anchor, numbers, 0))
+    previous = np.concatenate([[0], last[:-1]])
+    step = lsb - lsb[previous]
+    step += size * (step <= -size // 2) - size * (step > size // 2)
+    step[is_idr] = 0
+    chain = np.cumsum(np.where(is_anchor, step, 0))
+    counts = np.where(is_anchor, chain, chain[previous] + step)
+    period = np.maximum.accumulate(np.where(is_idr, numbers, 0))
+    return counts - chain[period]
+
+
 def reorder_depth(ranks: npt.NDArray[np.int64]) -> int:
     """The most pictures that are decoded before one and shown after it: what a decoder has to hold back.
 

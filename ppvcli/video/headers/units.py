@@ -5,7 +5,7 @@ Source: ITU-T H.264 (08/2021), Annex B, 7.4.1 and E.1.1; ITU-T H.265 (08/2021), 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,9 @@ HEADER_BYTES = 96
 """How much of a slice is looked at if its parameters say nothing else; a longer header counts as damaged."""
 
 MOST_HEADER_BYTES = 4096
+
+MOST_LOOKED_AT = 32 << 20
+"""So many bytes of headers are looked at together; several times that is taken while they are parsed."""
 
 MOST_UNITS = 1024
 """So many units a packet has at most; some encoders make tens."""
@@ -49,8 +52,10 @@ class Units:
         """The first `num_bytes` (up to 4096) of `chosen` units after `skip` bytes, without emulation prevention bytes.
 
         Returns uint8 [N, num_bytes], and the number of bytes of each that belong to it.
-        Raises: UntrustedError for what must not be in a unit.
+        Raises: UntrustedError for what must not be in a unit, and for more than `MOST_LOOKED_AT` bytes.
         """
+        if len(chosen) * num_bytes > MOST_LOOKED_AT:
+            raise UntrustedError("more slices than are looked at")
         headers = _from_each_byte(self.data, num_bytes)[self.starts[chosen] + skip]
         sizes = np.minimum(self.ends[chosen] - self.starts[chosen] - skip, num_bytes)
         has_zeros = ((headers[:, :-1] | headers[:, 1:]) == 0).any(axis=1)
@@ -182,6 +187,30 @@ def unescaped(data: bytes) -> bytes:
     if b"\0\0\0" in data or b"\0\0\1" in data or b"\0\0\2" in data:
         raise UntrustedError("a damaged unit")
     return data.replace(b"\0\0\3", b"\0\0")
+
+
+def messages(payload: bytes) -> Iterator[tuple[int, bytes]]:
+    """(kind, content) of each message in a unit of them (SEI), which comes without its header.
+
+    Raises: UntrustedError for one that goes on past the end.
+    """
+    data = payload.rstrip(b"\0").replace(b"\0\0\3", b"\0\0")
+    place = 0
+    while place + 2 < len(data):  # two bytes hold no message with something in it
+        kind, place = _message_number(data, place)
+        size, place = _message_number(data, place)
+        if place + size > len(data):
+            raise UntrustedError("a damaged message")
+        yield kind, data[place : place + size]
+        place += size
+
+
+def _message_number(data: bytes, place: int) -> tuple[int, int]:
+    """A number that begins at `place`, a sum of bytes of which all but the last are 255, and the place behind it."""
+    number = 0
+    while data[place : place + 1] == b"\xff":
+        number, place = number + 255, place + 1
+    return number + (data[place] if place < len(data) else 0), place + 1
 
 
 def skip_display(bits: Bits) -> None:

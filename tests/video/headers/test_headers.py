@@ -13,8 +13,8 @@ from ppvcli.video.headers.bits import Bits, BitsEndError
 from ppvcli.video.headers.h264_parameters import parse_pps, parse_sps
 from ppvcli.video.headers.mjpeg import MjpegScan
 from ppvcli.video.headers.mpeg4 import parse_layer
-from ppvcli.video.headers.order import UntrustedError, reorder_depth
-from ppvcli.video.headers.units import MOST_UNITS, split_units
+from ppvcli.video.headers.order import UntrustedError, picture_order_counts, reorder_depth
+from ppvcli.video.headers.units import MOST_UNITS, messages, split_units
 from ppvcli.video.scan import SCANS
 from tests.video.headers.rows import header_rows
 from tests.video.matrix import ROWS
@@ -123,6 +123,53 @@ def test_slices_that_do_not_follow_each_other_are_refused(order: tuple[int, ...]
     assert scan((0, 1, 2)) == len(packets)
     with pytest.raises(UntrustedError, match="slices out of order"):
         scan(order)
+
+
+@pytest.mark.parametrize(
+    ("message", "is_trusted"),
+    [
+        (b"\x06\x05\x09someone.\0\x80", True),
+        (b"\x06\xff\x05\x01x\x80", True),  # of kind 260
+        (b"\x06\x2f\x04\0\0\0\x01\x80", False),  # turns the picture
+        (b"\x06\x05\x01x\x2f\x01x\x80", False),  # the same, behind another
+        (b"\x06\x05\x09hi\x80", False),  # past the end
+    ],
+    ids=["text", "odd kind", "turned", "second turned", "cut"],
+)
+def test_messages_that_change_no_pixel_leave_a_stream_trusted(message: bytes, is_trusted: bool, tmp_path: Path) -> None:
+    with av.open(str(ROWS["h264_12.mp4"].write(tmp_path))) as container:
+        codec = container.streams.video[0].codec_context
+        packet = bytes(next(container.demux(video=0)))
+    with nullcontext() if is_trusted else pytest.raises(UntrustedError):
+        SCANS["h264"](codec).feed([len(message).to_bytes(4, "big") + message + packet])
+
+
+def test_point_to_recover_from_is_found_among_messages() -> None:
+    assert [kind for kind, _ in messages(b"\x05\x02hi\x06\x01\x80\x80")] == [5, 6]
+    assert list(messages(b"\xff\x05\x02hi\x80")) == [(260, b"hi")]
+
+
+@pytest.mark.parametrize(
+    ("lsb", "idr", "anchors", "counts"),
+    [
+        ([0, 8, 4, 2, 6, 0, 4], "1000010", "1110011", [0, 8, 4, 2, 6, 0, 4]),
+        ([0, 8, 0, 8, 0], "10000", "11111", [0, 8, 16, 24, 32]),  # of 4 bits: 8, 16 is a wrap
+        ([5, 13, 3, 7], "0000", "1111", [0, 8, 14, 18]),  # no IDR picture first
+        ([0, 6, 15, 12, 4], "10000", "11001", [0, 6, -1, 12, 4]),  # what is no anchor moves nothing
+    ],
+    ids=["two periods", "wrap", "no idr", "others"],
+)
+def test_picture_order_counts_follow_the_anchors(lsb: list[int], idr: str, anchors: str, counts: list[int]) -> None:
+    flags = [np.array([digit == "1" for digit in digits]) for digits in (idr, anchors)]
+    assert picture_order_counts(np.array(lsb), *flags, bits=4).tolist() == counts
+
+
+def test_more_headers_than_anything_sane_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ppvcli.video.headers.units.MOST_LOOKED_AT", 1000)
+    found = split_units([b"\0\0\0\x02\x41\x9a" * 12], width=4, least=2)
+    found.headers(np.arange(10), skip=1, num_bytes=100)
+    with pytest.raises(UntrustedError, match="more slices"):
+        found.headers(np.arange(11), skip=1, num_bytes=100)
 
 
 def test_start_code_inside_of_a_unit_that_has_a_length_is_refused(tmp_path: Path) -> None:
