@@ -108,8 +108,8 @@ class SequentialReader:
         rate = self._stream.average_rate or self._stream.guessed_rate
         frame_s = float(1 / rate) if rate else 0.0
         for frame in self._decode():
-            if kept_pixels > KEPT_PIXELS and targets is None:  # a header that says nothing; what do the packets say?
-                targets = self._targets(self._count_packets()) or set()
+            if kept_pixels > KEPT_PIXELS and targets is None:  # the header does not say how many frames there are
+                targets = self._targets(self._count_packets() if self._choose else 0) or set()
                 kept = {number: one for number, one in kept.items() if number in targets}
                 kept_pixels = sum(one.width * one.height for one in kept.values())
             if kept_pixels > KEPT_PIXELS:
