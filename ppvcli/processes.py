@@ -1,9 +1,10 @@
-"""Processes that end with the one they work for."""
+"""How processes end: with the one they work for, or by a signal."""
 
 from __future__ import annotations
 
 import os
 import select
+import signal
 import threading
 import time
 
@@ -17,6 +18,14 @@ def end_with(process_id: int) -> None:
     """
     if os.name == "posix":
         threading.Thread(target=_end_after, args=(process_id,), daemon=True).start()
+
+
+def signal_name(number: int) -> str:
+    """`SIGKILL` and so on; `signal 40` for one without a name, as real-time signals are."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _end_after(process_id: int) -> None:

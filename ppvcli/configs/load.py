@@ -8,12 +8,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from ppvcli.configs.faults import describe_faults
 from ppvcli.configs.schema import TrainConfig
-from ppvcli.configs.yaml_text import YamlFaultError, read_yaml
+from ppvcli.configs.yaml_text import YamlFaultError, read_yaml, write_yaml
 from ppvcli.errors import ConfigError, UnknownNameError
 
 _HINT = "ppv train --config tsm_efflite0_folder --print-config shows a complete config"
@@ -99,7 +98,7 @@ def parse_config(tree: dict[str, Any], *, source: str) -> TrainConfig:
 
 def dump_config(config: TrainConfig) -> str:
     """YAML that `load_config` reads back to an equal config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return write_yaml(config.model_dump(mode="json"))
 
 
 def _validate(tree: dict[str, Any], source: Source) -> TrainConfig:

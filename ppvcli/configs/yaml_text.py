@@ -1,4 +1,4 @@
-"""YAML -> plain Python, with what is wrong with it said in words for people who do not know YAML's grammar."""
+"""YAML -> plain Python and back, with what is wrong said in words for people who do not know YAML's grammar."""
 
 from __future__ import annotations
 
@@ -38,9 +38,21 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around text that `_Loader` takes for a number."""
+
+
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
+
+
+def write_yaml(tree: dict[str, Any]) -> str:
+    """A text that `read_yaml` reads as `tree`."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False)
 
 
 def read_yaml(text: str) -> Any:

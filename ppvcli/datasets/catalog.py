@@ -15,7 +15,7 @@ from ppvcli.datasets.folder import (
     split_by_group,
     split_by_ratio,
 )
-from ppvcli.errors import DatasetError
+from ppvcli.errors import DatasetError, counted
 from ppvcli.weights.metadata import MetadataError, check_labels
 
 MAX_NAMES = 10
@@ -52,7 +52,7 @@ def check_sides(split: Split, config: DataConfig) -> None:
 def describe_split(split: Split) -> tuple[str, ...]:
     """How many classes and clips there are, in a line; one more about clips on both sides and classes not on both."""
     lines = [
-        f"data: {len(split.labels)} classes ({_some(split.labels)}), {len(split.train)} clips to train on, "
+        f"data: {len(split.labels)} classes ({_some(split.labels)}), {counted(len(split.train), 'clip')} to train on, "
         f"{len(split.val)} held out"
     ]
     if on_both := _count_on_both_sides(split):

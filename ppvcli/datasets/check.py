@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ppvcli.datasets.annotations import Sample, Split
 from ppvcli.datasets.workers import HAVE_WORKERS, Crew, Output, Result, WorkerDiedError, map_here
-from ppvcli.errors import UsageError, VideoError
+from ppvcli.errors import UnreadableVideoError, UsageError, VideoError
 from ppvcli.files import check_writable, write_text
 from ppvcli.results import DataCheck
 from ppvcli.video.check import check_clip
@@ -46,7 +49,7 @@ def check_data(
             doubtful.append((str(item.path), result.note))
         if on_clip is not None:
             on_clip(done, len(samples))
-    repeated, in_two_classes, on_both_sides = _find_copies(split)
+    repeated, in_two_classes, on_both_sides = _find_copies(split, broken={Path(path) for path, _ in broken})
     return DataCheck(
         num_train=len(split.train),
         num_val=len(split.val),
@@ -66,12 +69,14 @@ def check_report_path(path: Path) -> None:
     Raises: UsageError.
     """
     if path.is_dir():
-        raise UsageError(f"can't write the problems to {path}: it is a folder", hint=f"--out {path / 'problems.tsv'}")
+        hint = f"--out {shlex.quote(str(path / 'problems.tsv'))}"
+        raise UsageError(f"can't write the problems to {path}: it is a folder", hint=hint)
     try:
         if path.exists() and not _is_report(path):
             raise UsageError(f"{path} is there and no list of problems", hint="--out with the name of a new file")
         if not path.parent.exists():
-            raise UsageError(f"can't write {path}: no folder {path.parent}", hint=f"mkdir -p {path.parent}")
+            hint = f"mkdir -p {shlex.quote(str(path.parent))}"
+            raise UsageError(f"can't write {path}: no folder {path.parent}", hint=hint)
         check_writable(path.parent)
     except OSError as error:
         raise _cannot_write(path, error) from error
@@ -116,8 +121,11 @@ class _Checker:
     limits: DecodeLimits
 
     def __call__(self, item: _Item) -> Output:
-        """The remark, or None."""
-        return Output(check_clip(item.path, item.num_frames, limits=self.limits))
+        """The remark, or None. Raises: VideoError, also where the system refuses."""
+        try:
+            return Output(check_clip(item.path, item.num_frames, limits=self.limits))
+        except OSError as error:
+            raise UnreadableVideoError(f"can't read {item}: {error}") from error
 
 
 def _results(items: Sequence[_Item], checker: _Checker, *, num_workers: int) -> Iterator[tuple[_Item, Result]]:
@@ -144,12 +152,12 @@ def _results(items: Sequence[_Item], checker: _Checker, *, num_workers: int) -> 
             crew.stop()
 
 
-def _find_copies(split: Split) -> tuple[list[_Copy], list[_Pair], list[_Pair]]:
+def _find_copies(split: Split, *, broken: Collection[Path]) -> tuple[list[_Copy], list[_Pair], list[_Pair]]:
     """The clips that are the same on one side, there in two classes, and on both sides."""
     repeated: list[_Copy] = []
     in_two_classes: list[_Pair] = []
     on_both_sides: list[_Pair] = []
-    for train, val in _same_clips(split):
+    for train, val in _same_clips(split, broken=broken):
         for side in (train, val):
             for i, sample in enumerate(side[1:], start=1):
                 other = _other_of(sample, side[:i])
@@ -162,18 +170,22 @@ def _find_copies(split: Split) -> tuple[list[_Copy], list[_Pair], list[_Pair]]:
     return repeated, in_two_classes, on_both_sides
 
 
-def _same_clips(split: Split) -> Iterator[tuple[list[Sample], list[Sample]]]:
+def _same_clips(split: Split, *, broken: Collection[Path]) -> Iterator[tuple[list[Sample], list[Sample]]]:
     """The samples of each clip, those to train on and those held out.
 
-    Files are compared by content where their sizes are the same; folders of frames by their names.
+    Files are compared by content where their sizes are the same; by name what is broken, or can't be read any more, and
+    folders of frames.
     """
+    keys: dict[Path, object] = {sample.path: os.path.realpath(sample.path) for sample in (*split.train, *split.val)}
     by_size: dict[int, list[Path]] = defaultdict(list)
-    for path in dict.fromkeys(sample.path for sample in (*split.train, *split.val)):
-        by_size[path.stat().st_size if path.is_file() else -1].append(path)
-    keys: dict[Path, object] = {}
-    for size, paths in by_size.items():
-        key: Callable[[Path], object] = _content if size > 0 and len(paths) > 1 else Path.resolve
-        keys |= {path: key(path) for path in paths}
+    for path in keys.keys() - broken:
+        with suppress(OSError):
+            if path.is_file():
+                by_size[path.stat().st_size].append(path)
+    for paths in by_size.values():
+        for path in paths if len(paths) > 1 else ():
+            with suppress(OSError):
+                keys[path] = _content(path)
     clips: dict[object, tuple[list[Sample], list[Sample]]] = defaultdict(lambda: ([], []))
     for side, samples in enumerate((split.train, split.val)):
         for sample in samples:

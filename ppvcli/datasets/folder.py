@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +30,13 @@ MAX_ENDINGS = 5
 def scan_class_folders(root: Path, *, format: Format = "videos") -> tuple[tuple[Sample, ...], tuple[str, ...]]:
     """Every clip below the sub-folders of `root`, in sorted order, and the sub-folders' names as classes.
 
-    With `frames` a clip is a folder with files `img_00001.jpg`, .... Hidden folders are no classes.
+    With `frames` a clip is a folder with files `img_00001.jpg`, .... Hidden folders are left out, links are followed.
 
     Raises: DatasetError where there is no sub-folder, and for sub-folders without a clip, all at once.
     """
     if not root.is_dir():
-        raise DatasetError(f"no folder {root}", hint="--data DIR, with one sub-folder of clips per class")
+        what = f"{root} is a file, not a folder" if root.exists() else f"no folder {root}"
+        raise DatasetError(what, hint="--data DIR, with one sub-folder of clips per class")
     find = _find_videos if format == "videos" else _find_frame_folders
     clips = {folder: find(folder) for folder in _class_folders(root)}
     if not clips:
@@ -106,7 +107,8 @@ def split_by_group(
                 f"group pattern '{pattern}' is not found in file name '{sample.path.name}'", hint=_NO_GROUPS
             )
         groups.append(match.group(1))
-    names = sorted(set(groups))
+    num_clips = Counter(groups)
+    names = sorted(num_clips)
     if val_groups is not None:
         unknown = sorted(set(val_groups) - set(names))
         if unknown:
@@ -115,13 +117,37 @@ def split_by_group(
             )
         held_out = set(val_groups)
     else:
-        held_out = set()
+        held_out, num_held_out = set(), 0
         target = (val_ratio or 0.0) * len(samples)
         for name in np.random.default_rng(seed).permutation(names)[: len(names) - 1].tolist():
-            if held_out and sum(group in held_out for group in groups) >= target:
+            if held_out and num_held_out >= target:
                 break
             held_out.add(name)
+            num_held_out += num_clips[name]
     return _divide(samples, {i for i, group in enumerate(groups) if group in held_out})
+
+
+def walk_files(root: Path, *, without: Path | None = None) -> Iterator[Path]:
+    """Every file below `root` but those below `without`, links to folders followed; hidden folders are left out."""
+    return (parent / name for parent, _, names in _walk(root, without=without) for name in names)
+
+
+def _walk(root: Path, *, without: Path | None = None) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """As `os.walk`, in sorted order and every folder once; links come last, and none leads to a folder above `root`."""
+    top = root.resolve()
+    seen = {*top.parents, *(() if without is None else (without.resolve(),))} - {top}
+    tops = deque([root])
+    while tops:
+        for name, folders, files in os.walk(tops.popleft()):
+            parent = Path(name)
+            resolved = parent.resolve()
+            if resolved in seen:
+                folders.clear()
+                continue
+            seen.add(resolved)
+            folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+            yield parent, folders, sorted(files)
+            tops += [parent / folder for folder in folders if (parent / folder).is_symlink()]
 
 
 def _class_folders(root: Path) -> list[Path]:
@@ -135,7 +161,7 @@ def _is_video(path: Path) -> bool:
 
 def _count_endings(folder: Path) -> Counter[str]:
     """Of the files below `folder` that are not hidden, in lower case."""
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = (path for path in walk_files(folder) if path.is_file() and not path.name.startswith("."))
     return Counter(path.suffix.lower() for path in files)
 
 
@@ -152,17 +178,16 @@ def _describe_content(folder: Path) -> str:
 
 
 def _find_videos(folder: Path) -> list[tuple[Path, int | None]]:
-    return [(path, None) for path in sorted(folder.rglob("*")) if _is_video(path)]
+    return [(path, None) for path in sorted(walk_files(folder)) if _is_video(path)]
 
 
 def _find_frame_folders(folder: Path) -> list[tuple[Path, int | None]]:
     found: list[tuple[Path, int | None]] = []
-    for parent, folders, _ in os.walk(folder):
-        folders.sort()
-        if num_frames := last_frame_number(Path(parent)):
-            found.append((Path(parent), num_frames))
+    for parent, folders, _ in _walk(folder):
+        if num_frames := last_frame_number(parent):
+            found.append((parent, num_frames))
             folders.clear()
-    return found
+    return sorted(found)
 
 
 def _divide(samples: Sequence[Sample], val: set[int]) -> tuple[tuple[Sample, ...], ...]:

@@ -56,7 +56,8 @@ class ClipLoader:
     clips: all processes together see what one process with the global batch size sees, each clip once. The last global
     batch is divided as evenly as possible; a part may be empty, so that all processes make the same number of steps.
 
-    Workers start with the first epoch and stay for the next ones. `num_workers` 0 decodes in this process.
+    Workers start with the first epoch and stay for the next ones, until an epoch is left before its last batch.
+    `num_workers` 0 decodes in this process.
     """
 
     def __init__(
@@ -92,9 +93,11 @@ class ClipLoader:
             order = np.random.default_rng([self._shuffle_seed, epoch]).permutation(order)
         shares = batch_shares(order.tolist(), batch_size=self._batch_size, rank=self._rank, world_size=self._world_size)
         with closing(self._read([self._item(epoch, index) for share in shares for index in share])) as results:
-            for share in shares:
-                yield self._gather(share, results)
-            next(results, None)  # lets it see that all were fetched
+            for i, share in enumerate(shares, start=1):
+                batch = self._gather(share, results)
+                if i == len(shares):  # before the last batch is given: perhaps nobody asks beyond it
+                    next(results, None)  # lets it see that all were fetched
+                yield batch
 
     def _item(self, epoch: int, index: int) -> ClipItem:
         sample = self._samples[index]

@@ -10,7 +10,7 @@ from typing import Any
 from ppvcli.configs.schema import DataConfig
 from ppvcli.datasets.annotations import Sample, Split
 from ppvcli.datasets.catalog import list_clips
-from ppvcli.errors import DatasetError
+from ppvcli.errors import DatasetError, counted
 from ppvcli.files import write_text
 
 
@@ -75,5 +75,5 @@ def find_changes(split: Split, config: DataConfig) -> Changes:
 
 def describe_newer(num_newer: int, source: str) -> str:
     """The note about clips that came later."""
-    clips = "1 clip is" if num_newer == 1 else f"{num_newer} clips are"
-    return f"{source}: {clips} newer than the run and not in it"
+    verb = "is" if num_newer == 1 else "are"
+    return f"{source}: {counted(num_newer, 'clip')} {verb} newer than the run and not in it"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ppvcli.datasets.archive import Limits, OnFile, is_archive, unpack
+from ppvcli.datasets.folder import walk_files
 from ppvcli.datasets.progress import PrepareProgress, Report, file_sha256
 from ppvcli.datasets.ucf101_lists import LIST_NAMES
 from ppvcli.datasets.ucf101_record import SourceFile
@@ -103,7 +103,7 @@ class Source:
             return self._lists_in(self._take(near / _LISTS_NAME, origin=str((near / _LISTS_NAME).absolute())))
         if self._folder is not None or self._archive is not None:
             root = self._folder or self._unpacked()
-            for folder in sorted({path.parent for path in _walk(root, without=self._places.out)}):
+            for folder in sorted({path.parent for path in walk_files(root, without=self._places.out)}):
                 if _has_lists(folder):
                     return folder
             self.clips()  # whoever names the wrong folder should not wait for a download first
@@ -112,7 +112,7 @@ class Source:
     def clips(self) -> dict[str, Path]:
         """Every clip by its file name in lower case. Raises: DatasetError, DownloadError."""
         found: dict[str, Path] = {}
-        for path in _walk(self._folder or self._unpacked(), without=self._places.out):
+        for path in walk_files(self._folder or self._unpacked(), without=self._places.out):
             if not _is_clip(path):
                 continue
             other = found.get(path.name.casefold())
@@ -128,7 +128,7 @@ class Source:
     def _lists_in(self, archive: Path) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="lists-", dir=self._places.work))
         unpack(archive, folder, limits=_LISTS_LIMITS, on_file=lambda done, total: None)
-        for parent in sorted({path.parent for path in _walk(folder)}):
+        for parent in sorted({path.parent for path in walk_files(folder)}):
             if _has_lists(parent):
                 return parent
         raise DatasetError(f"{archive} does not hold the split lists: {', '.join(LIST_NAMES)}")
@@ -217,7 +217,7 @@ def tell_apart(given: Path | None) -> tuple[Path | None, Path | None]:
         return None, None
     if given.is_dir():
         archive = given / _VIDEOS_NAME
-        holds_clips = any(_is_clip(path) for path in _walk(given))
+        holds_clips = any(_is_clip(path) for path in walk_files(given))
         return (None, archive) if archive.is_file() and not holds_clips else (given, None)
     if not given.exists():
         raise DatasetError(f"no source {given}: nothing is there", hint="--source FOLDER_OR_ARCHIVE, or leave it out")
@@ -261,14 +261,3 @@ def _is_clip(path: Path) -> bool:
 def _is_at_home(path: Path) -> bool:
     """Whether a clip stands in the folder of its own class: `v_Archery_g01_c01.avi` in `Archery`."""
     return f"_{path.parent.name}_".casefold() in path.name.casefold()
-
-
-def _walk(root: Path, *, without: Path | None = None) -> Iterator[Path]:
-    """Every file below `root` in sorted order, links to folders followed once; hidden folders are left out."""
-    skipped = {without.resolve()} if without is not None else set()
-    seen = set()
-    for parent, folders, files in os.walk(root, followlinks=True):
-        seen.add(Path(parent).resolve())
-        candidates = sorted(name for name in folders if not name.startswith("."))
-        folders[:] = [name for name in candidates if (Path(parent) / name).resolve() not in seen | skipped]
-        yield from (Path(parent) / name for name in sorted(files))

@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ppvcli.errors import DatasetError, PpvError, VideoError
-from ppvcli.processes import end_with
+from ppvcli.processes import end_with, signal_name
 
 
 class Output(NamedTuple):
@@ -140,12 +140,13 @@ class Crew:
 
     def _hire(self, function: Function, tickets_out: int, memory_fd: int) -> None:
         results_out, results_in = os.pipe()
+        path = [entry for entry in sys.path if isinstance(entry, str)]  # no import looks at others, such as a Path
         # Ctrl-C in a terminal is the parent's business. The worker inherits that it is blocked; a session of its own
         # would have the same effect, but the scheduler then leaves `nice` without one.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             worker = subprocess.Popen(
-                [sys.executable, "-c", _START.format(path=sys.path, fds=(tickets_out, results_in, memory_fd))],
+                [sys.executable, "-c", _START.format(path=path, fds=(tickets_out, results_in, memory_fd))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(tickets_out, results_in, memory_fd),
@@ -187,7 +188,7 @@ class Crew:
 
     def _death(self, worker: subprocess.Popen[bytes], under_way: list[int]) -> WorkerDiedError:
         code = worker.wait()
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         notes = (_read_note(self._memory, slot * self._slot_bytes) for slot in under_way)
         return WorkerDiedError(how, next((note for pid, note in notes if pid == worker.pid), None))
 

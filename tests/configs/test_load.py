@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ppvcli.configs.load import Change, Source, dump_config, list_configs, load_config, load_source, parse_config
+from ppvcli.configs.schema import DataConfig
 from ppvcli.errors import ConfigError, UnknownNameError
 from ppvcli.models.zoo import get_model_row
 
@@ -27,6 +28,18 @@ def write(tmp_path: Path, text: str) -> str:
 def test_shipped_config_loads_and_round_trips(name: str, tmp_path: Path) -> None:
     config = load_config(name)
     assert get_model_row(config.model.name).name == config.model.name
+    assert load_config(write(tmp_path, dump_config(config))) == config
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["12e4", "1e4", "+1E-4", "-1.e+4", "1_0e5", "1.5", "0x1f", "1:30", "yes", "null", "~", "2026-11-22", "<<", "=",
+     "a: b", "# a", "- a", " a ", "a  b " * 40, "@a", "'", '"', "a\nb", "\\d+", "ä\x85\u2028\ufeff", "\udcff", "\x00"],
+)  # fmt: skip
+def test_text_in_a_config_is_written_so_that_it_is_read_as_text(text: str, tmp_path: Path) -> None:
+    data = {"root": text, "val_groups": [text], "group_pattern": "(.*)"}
+    config = load_config(write(tmp_path, MINIMAL))
+    config = config.model_copy(update={"data": DataConfig.model_validate(data)})
     assert load_config(write(tmp_path, dump_config(config))) == config
 
 

@@ -190,7 +190,7 @@ def test_description_counts_classes_and_clips_and_names_those_without() -> None:
         "data: classes without a clip held out: 2 (c10, c11)",
     )
     assert describe_split(Split(train=train[:1], val=val[:2], labels=labels[:2])) == (
-        "data: 2 classes (c0, c1), 1 clips to train on, 2 held out",
+        "data: 2 classes (c0, c1), 1 clip to train on, 2 held out",
         "data: classes without a clip to train on: 1 (c1)",
     )
 

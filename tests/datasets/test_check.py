@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -99,6 +100,46 @@ def test_copies_on_one_side_are_found_with_the_class_they_contradict(clips: Path
         ("two classes", f"also stands under 'a': {clips}/jack.avi"),
         ("two classes", f"also stands under 'b': {clips}/run.avi"),
     ]
+
+
+def test_file_that_cannot_be_read_is_no_end_of_the_check(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that decoding finds broken already, and one that decodes and then, as it is played, can't be read."""
+    for name, source in (("broken", "text"), ("equal_size", "text"), ("bad_sector", "jack")):
+        shutil.copy(clips / f"{source}.avi", tmp_path / f"{name}.avi")
+    open_file = Path.open
+
+    def refuse(path: Path, *args: Any, **settings: Any) -> Any:
+        if path.stem in {"broken", "bad_sector"}:
+            raise OSError(5, "Input/output error", str(path))
+        return open_file(path, *args, **settings)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    first, more = (
+        split_of(clips, "jack:0 text:0", "bend:1 run:1"),
+        split_of(tmp_path, "broken:0 equal_size:1", "bad_sector:0 bad_sector:0"),
+    )
+    split = Split(train=(*first.train, *more.train), val=(*first.val, *more.val), labels=first.labels)
+    check = check_data(split, num_workers=0)
+    assert sorted(Path(path).name for path, _ in check.broken) == ["broken.avi", "equal_size.avi", "text.avi"]
+    assert [(Path(path).name, Path(other).name) for path, other in check.repeated] == [
+        ("bad_sector.avi", "bad_sector.avi")
+    ]
+    assert check.in_two_classes == ()  # broken ones are not compared
+
+
+def test_folder_of_frames_that_the_system_refuses_is_a_finding(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    split = Split(train=(Sample(tmp_path / "walk", 0, 3),), val=split_of(clips, "bend:0", "").train, labels=("a",))
+    ((path, what),) = check_data(split, num_workers=0).broken
+    assert path.endswith("walk")
+    assert "Permission denied" in what
 
 
 def test_classes_without_clips_are_named(clips: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from ppvcli.configs.schema import DataConfig
 from ppvcli.datasets.annotations import Format, Sample
 from ppvcli.datasets.catalog import open_split
-from ppvcli.datasets.folder import describe_unused, scan_class_folders, split_by_group, split_by_ratio
+from ppvcli.datasets.folder import describe_unused, scan_class_folders, split_by_group, split_by_ratio, walk_files
 from ppvcli.errors import DatasetError
 from ppvcli.specs import VIDEO_SUFFIXES
 
@@ -28,6 +28,7 @@ def test_sub_folders_with_videos_are_the_classes_in_sorted_order(tmp_path: Path)
         "bend/readme.txt",
         ".cache/x.avi",
         "walk/._b.avi",
+        "walk/.thumbs/x.mp4",
         "stray.avi",
     )
     samples, labels = scan_class_folders(tmp_path)
@@ -42,7 +43,7 @@ def test_sub_folders_with_folders_of_frames_are_the_classes(tmp_path: Path) -> N
         tmp_path,
         *(f"walk/b/img_{i:05d}.jpg" for i in (1, 2, 3)),
         *("walk/deep/a/img_00001.jpg", "bend/c/img_00001.jpg", "bend/c/img_00002.jpg", "bend/c/notes.txt"),
-        *("walk/x.avi", "bend/d/frame000001.jpg", ".cache/e/img_00001.jpg"),
+        *("walk/x.avi", "bend/d/frame000001.jpg", ".cache/e/img_00001.jpg", "walk/.thumbs/f/img_00001.jpg"),
     )
     samples, labels = scan_class_folders(tmp_path, format="frames")
     assert labels == ("bend", "walk")
@@ -51,6 +52,32 @@ def test_sub_folders_with_folders_of_frames_are_the_classes(tmp_path: Path) -> N
     ]  # fmt: skip
     with pytest.raises(DatasetError, match="no sub-folder holds a folder of frames"):
         scan_class_folders(tmp_path / "walk" / "b", format="frames")
+
+
+@pytest.mark.parametrize(("format", "content"), [("videos", ""), ("frames", "/img_00001.jpg")])
+def test_links_to_folders_are_followed_once_and_never_upwards(format: Format, content: str, tmp_path: Path) -> None:
+    make(tmp_path, *(f"{name}{content}" for name in ("my/walk/a/1.mp4", "my/bend/b/1.mp4", "store/1.mp4")))
+    for link, target in (
+        ("linked", "store"),
+        ("linked_again", "store"),
+        ("0_beside_the_real_one", "my/walk/a"),
+        ("a/round", "my/walk"),
+        ("up", "my"),
+        ("a/nowhere", "none"),
+    ):
+        (tmp_path / "my" / "walk" / link).symlink_to(tmp_path / target)
+    samples, labels = scan_class_folders(tmp_path / "my", format=format)
+    assert [sample.path.relative_to(tmp_path / "my").as_posix() for sample in samples] == [
+        "bend/b/1.mp4", "walk/a/1.mp4", "walk/linked/1.mp4",
+    ]  # fmt: skip
+    assert labels == ("bend", "walk")
+
+
+@pytest.mark.parametrize(("without", "names"), [(None, "1 a/2 b/3"), ("a", "1 b/3"), (".", "1 a/2 b/3")])
+def test_walk_leaves_out_a_folder_below_the_one_it_begins_with(without: str | None, names: str, tmp_path: Path) -> None:
+    make(tmp_path, "1", "a/2", "b/3")
+    found = walk_files(tmp_path, without=None if without is None else tmp_path / without)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == names.split()
 
 
 @pytest.mark.parametrize(
@@ -88,10 +115,12 @@ def test_files_that_belong_to_no_class_are_counted(tmp_path: Path) -> None:
     make(tmp_path, "walk/a.mp4", "bend/b.MTS")
     assert describe_unused(tmp_path) == ()
     make(tmp_path, "c.mp4", "d.mts", "labels.txt", ".hidden.mp4", "walk/deep/c.xyz", "bend/e.xyz", "bend/LICENSE")
-    (tmp_path / "walk" / ".thumbnail.png").touch()
+    make(tmp_path, "walk/.thumbnail.png", "walk/.thumbs/a.png")
+    (tmp_path / "walk" / "linked").symlink_to(tmp_path / "walk" / "deep")
+    (tmp_path / "bend" / "linked").symlink_to(tmp_path / "walk" / "deep")
     assert describe_unused(tmp_path) == (
         f"{tmp_path}: clips outside of class folders are not used: 2",
-        f"{tmp_path}: files with no ending of a video are not used: 2 .xyz, 1 without ending",
+        f"{tmp_path}: files with no ending of a video are not used: 3 .xyz, 1 without ending",
     )
 
 
@@ -105,6 +134,9 @@ def test_folder_without_classes_is_an_error(tmp_path: Path) -> None:
         scan_class_folders(tmp_path)
     with pytest.raises(DatasetError, match="no folder"):
         scan_class_folders(tmp_path / "none")
+    make(tmp_path, "clip.mp4")
+    with pytest.raises(DatasetError, match=r"clip\.mp4 is a file, not a folder"):
+        scan_class_folders(tmp_path / "clip.mp4")
 
 
 def test_ratio_split_takes_from_every_class_and_is_repeatable() -> None:
@@ -131,6 +163,13 @@ def test_group_split_never_divides_a_group() -> None:
         groups = [{s.path.name.split("_")[2] for s in side} for side in (train, val)]
         assert not groups[0] & groups[1]
         assert len(val) == 12
+
+
+def test_group_split_of_a_group_for_each_clip_holds_out_the_share_asked_for() -> None:
+    samples = [Sample(Path(f"v_g{i}.avi"), 0) for i in range(3000)]
+    train, val = split_by_group(samples, r"g(\d+)", val_groups=None, val_ratio=0.5, seed=0)
+    assert len(val) == 1500
+    assert {*train, *val} == set(samples)
 
 
 def test_group_that_a_name_does_not_show_is_an_error() -> None:

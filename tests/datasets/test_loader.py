@@ -3,7 +3,9 @@ from __future__ import annotations
 import doctest
 from collections import Counter
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import ppvcli.datasets.loader
 from ppvcli.datasets.annotations import Sample
 from ppvcli.datasets.frames import FrameJob, extract_frames
 from ppvcli.datasets.loader import Batch, ClipLoader, batch_shares
+from ppvcli.datasets.workers import Crew
 from ppvcli.specs import Crop, Preprocess, Resize, Sampling
 from ppvcli.video.clip import load_frames
 from ppvcli.video.multi_scale import MultiScale
@@ -58,6 +61,13 @@ def test_number_of_workers_does_not_change_what_is_seen(augment: str, samples: t
         assert_same(alone, three)
         assert sum(len(batch.labels) for batch in alone) == 11
         assert alone[0].frames_nvthwc.shape == (4 - len(alone[0].failures), 1, 4, 56, 56, 3)
+
+
+def test_epochs_differ_and_repeat(samples: tuple[Sample, ...]) -> None:
+    loader = ClipLoader(samples, PREPROCESS, batch_size=11, num_workers=0, augment=Augment(), seed=1)
+    first, second, again = (next(loader.epoch(epoch)) for epoch in (0, 1, 0))
+    assert np.array_equal(first.frames_nvthwc, again.frames_nvthwc)
+    assert not np.array_equal(first.frames_nvthwc, second.frames_nvthwc)
 
 
 def test_eval_batches_are_in_order_with_all_views(samples: tuple[Sample, ...]) -> None:
@@ -107,6 +117,28 @@ def test_abandoned_epoch_does_not_disturb_the_next(samples: tuple[Sample, ...]) 
     abandoned.close()
     assert_same(whole, [first, *side_by_side])
     assert_same(whole, list(loader.epoch(1)))
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_workers_stay_for_the_next_epoch_where_nobody_asks_beyond_the_last_batch(
+    world_size: int, samples: tuple[Sample, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the trainer does; the last batch of the second of two processes is empty."""
+    crews: list[Crew] = []
+
+    def start(*args: Any, **settings: Any) -> Crew:
+        crews.append(Crew(*args, **settings))
+        return crews[-1]
+
+    monkeypatch.setattr(ppvcli.datasets.loader, "Crew", start)
+    loader = ClipLoader(
+        samples[:3], PREPROCESS, batch_size=1, num_workers=1, augment=AUGMENTS["area"], rank=world_size - 1,
+        world_size=world_size,
+    )  # fmt: skip
+    for epoch in range(2):
+        batches = loader.epoch(epoch)
+        assert sum(len(batch.labels) for batch in islice(batches, len(loader))) == 3 // world_size
+    assert len(crews) == 1
 
 
 def test_folders_of_frames_give_the_clips_of_their_videos(samples: tuple[Sample, ...], tmp_path: Path) -> None:

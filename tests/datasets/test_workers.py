@@ -128,6 +128,13 @@ def test_map_that_is_not_finished_ends_its_workers(new_crew: NewCrew, tmp_path: 
     assert not any(is_alive(int(path.name)) for path in tmp_path.iterdir())
 
 
+def test_entries_of_the_path_that_no_import_looks_at_do_not_matter(
+    new_crew: NewCrew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, REPO, None])
+    assert [result.note for result in new_crew(1).map([Order(text="works")])] == ["works"]
+
+
 def test_forgotten_crew_ends_its_workers_and_closes_its_files() -> None:
     open_before = len(list(Path("/proc/self/fd").iterdir()))
     crew = Crew(process_id, num_workers=2, num_slots=4, max_bytes=64)
