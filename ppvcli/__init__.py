@@ -3,12 +3,12 @@
 Every public name is loaded on first use, so `import ppvcli` costs nothing:
 
     for prediction in ppvcli.predict(["clip.mp4"]):
-        print(prediction.top[0].label)
+        print(prediction.path, prediction.error or prediction.top[0].label)
 
-Paddle, the library of `train`, `evaluate` and `load_model`, reads the number of its threads when it is imported, and
-takes one unless told otherwise. Where the first use of these names imports it and OMP_NUM_THREADS is not set, they tell
-it to use every core that this process may use, as the commands do: OMP_NUM_THREADS and MKL_NUM_THREADS are set then, in
-`os.environ`.
+Paddle, the library of `train`, `evaluate`, `export` and `load_model`, reads the number of its threads when it is
+imported, and takes one unless told otherwise. Where ppvcli imports it (`predict` does too, to compile a model on first
+use) and OMP_NUM_THREADS is not set, it is told to use every core that this process may use, as by the commands:
+OMP_NUM_THREADS and MKL_NUM_THREADS are set then, in `os.environ`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ppvcli.api import download_weights, load_clip, prepare_ucf101_66
     from ppvcli.deploy.exporter import export
-    from ppvcli.deploy.predictor import predict
+    from ppvcli.deploy.predictor import Predictor, predict
     from ppvcli.engine.evaluate import evaluate
     from ppvcli.engine.run import train
     from ppvcli.errors import PpvError
@@ -33,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "PpvError",
     "Prediction",
+    "Predictor",
     "__version__",
     "bench_decode",
     "download_weights",
@@ -50,6 +51,7 @@ __all__ = [
 _HOMES = {
     "PpvError": "ppvcli.errors",
     "Prediction": "ppvcli.results",
+    "Predictor": "ppvcli.deploy.predictor",
     "bench_decode": "ppvcli.video.bench.run",
     "download_weights": "ppvcli.api",
     "evaluate": "ppvcli.engine.evaluate",
@@ -63,31 +65,23 @@ _HOMES = {
     "train": "ppvcli.engine.run",
 }
 
+_WITH_PADDLE = ("ppvcli.engine.evaluate", "ppvcli.engine.run", "ppvcli.deploy.exporter", "ppvcli.models.load")
+"""Homes that import Paddle at their top."""
+
 
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'ppvcli' has no attribute '{name}'")
     import importlib
-    import warnings
 
-    if home.startswith(("ppvcli.engine.", "ppvcli.models.load")):
-        _use_all_cores()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="No ccache found")  # said by Paddle at its import
-        value = getattr(importlib.import_module(home), name)
+    if home in _WITH_PADDLE:
+        from ppvcli.models.device import load_paddle
+
+        load_paddle()
+    value = getattr(importlib.import_module(home), name)
     globals()[name] = value  # the next access does not come here
     return value
-
-
-def _use_all_cores() -> None:
-    """Imports Paddle with the settings of the commands; nothing where somebody has imported it already."""
-    import sys
-
-    if "paddle" not in sys.modules:
-        from ppvcli.api import start_paddle
-
-        start_paddle()
 
 
 def __dir__() -> list[str]:

@@ -35,7 +35,7 @@ def load_clip(path: str | Path, name: str, *, decoder: str = "pyav") -> npt.NDAr
 def download_weights(
     names: str | Sequence[str],
     *,
-    mirror: str | None = None,
+    mirror: str | Path | None = None,
     offline: bool = False,
     force: bool = False,
     progress: Callable[[DownloadProgress], None] | None = None,
@@ -89,7 +89,7 @@ def prepare_ucf101_66(
     from ppvcli.datasets import ucf101
     from ppvcli.datasets.annotations import read_labels
     from ppvcli.datasets.ucf101_lists import check_classes
-    from ppvcli.deploy.machine import usable_cores
+    from ppvcli.machine import usable_cores
     from ppvcli.models.zoo import load_labels
 
     class_names = None if classes is None else read_labels(Path(classes))
@@ -105,23 +105,3 @@ def prepare_ucf101_66(
         force=force,
     )
     return ucf101.prepare(Path(out), request, report=progress or (lambda _: None))
-
-
-def start_paddle(threads: int | None = None, *, num_processes: int = 1) -> None:
-    """Imports Paddle with the best settings for this processor, which it reads from `os.environ` at its import only.
-
-    It computes with `threads`, at most the cores that this process may use. None is what the user has set in
-    OMP_NUM_THREADS, else the share of the cores that one of `num_processes` has.
-
-    Raises: UsageError for an impossible number of threads.
-    """
-    import os
-
-    from ppvcli.deploy.machine import resolve_threads, usable_cores
-    from ppvcli.engine.cpu import set_threads, tune_math_library
-    from ppvcli.models.device import load_paddle
-
-    tune_math_library(os.environ)
-    number = None if threads is None else resolve_threads(threads)
-    set_threads(os.environ, number, default=max(1, usable_cores() // num_processes))
-    load_paddle()

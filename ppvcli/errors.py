@@ -180,6 +180,10 @@ class DownloadError(WeightsError):
     """A transfer that failed for good, or brought something that is not the file asked for."""
 
 
+class NoConnectionError(DownloadError):
+    """A transfer that failed because nothing answers at its address."""
+
+
 class OfflineError(DownloadError):
     """Weights that are not in the store and may not be fetched."""
 

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from ppvcli.cli.app import main
-from ppvcli.engine.cpu import tune_math_library
+from ppvcli.models.cpu import tune_math_library
 
 REPO = Path(__file__).resolve().parents[1]
 

@@ -125,12 +125,14 @@ def test_download_weights_of_a_model_without_a_file_says_why(name: str) -> None:
         ppvcli.download_weights([name])
 
 
-@pytest.mark.parametrize(("name", "set_to", "threads"), [("train", None, "{cores}"), ("evaluate", "3", "3")])
+@pytest.mark.parametrize(
+    ("name", "set_to", "threads"), [("train", None, "{cores}"), ("export", None, "{cores}"), ("evaluate", "3", "3")]
+)
 def test_first_use_of_paddle_takes_every_core_unless_the_user_has_said_how_many(
     name: str, set_to: str | None, threads: str
 ) -> None:
     code = (
-        f"import os, sys, ppvcli; ppvcli.{name}; from ppvcli.deploy.machine import usable_cores\n"
+        f"import os, sys, ppvcli; ppvcli.{name}; from ppvcli.machine import usable_cores\n"
         "assert 'paddle' in sys.modules; print(os.environ['OMP_NUM_THREADS'], usable_cores())"
     )
     env = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
@@ -139,6 +141,19 @@ def test_first_use_of_paddle_takes_every_core_unless_the_user_has_said_how_many(
     assert found.stderr == ""
     number, cores = found.stdout.split()[-2:]
     assert number == threads.format(cores=cores)
+
+
+def test_compiling_for_predict_leaves_every_core_to_what_comes_after(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, ppvcli; from ppvcli.machine import usable_cores; from ppvcli.video.render import write_video\n"
+        "from tests.small_model import moving_block; write_video('clip.mp4', moving_block(20))\n"
+        "list(ppvcli.predict('clip.mp4', model='tsm_efflite0_weizmann', runtime='onnxruntime'))\n"
+        "assert 'paddle' in sys.modules; print(os.environ['OMP_NUM_THREADS'] == str(usable_cores()))"
+    )
+    env = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    env |= {"PPV_HOME": str(tmp_path / "home"), "PYTHONPATH": str(REPO)}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert found.stdout == "True\n", found.stderr
 
 
 @pytest.mark.parametrize("name", ["predict", "read_frames", "list_models"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,24 @@ def test_failure_of_the_flush_counts(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(OSError, match="No space"):
         write_text(tmp_path / "a.txt", "new")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="shows on other systems what Windows does by itself")
+def test_file_is_open_for_writing_when_it_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    flush = os.fsync
+
+    def windows_fsync(descriptor: int) -> None:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(9, "Bad file descriptor")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", windows_fsync)
+    write_text(tmp_path / "a.txt", "new")
+    with replacing_folder(tmp_path / "folder") as temporary:
+        (temporary / "b.txt").write_text("new", encoding="utf-8")
+    assert [path.name for path in tmp_path.rglob("*.txt")] == ["a.txt", "b.txt"]
 
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["new", "in place of another"])

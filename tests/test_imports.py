@@ -16,7 +16,7 @@ LAYERS = (
     ("api",),
     ("engine", "deploy"),
     ("datasets", "models"),
-    ("video", "weights", "configs"),
+    ("video", "weights", "configs", "machine"),
     ("specs", "results", "errors", "files", "processes", "arguments"),
 )
 """From top to bottom. A part may import what stands below it, and itself; not its neighbours on the same line."""

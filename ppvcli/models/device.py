@@ -5,21 +5,33 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import io
+import os
 import re
 import signal
 import sys
 
 from ppvcli.errors import DeviceError, UsageError
+from ppvcli.machine import resolve_threads, usable_cores
+from ppvcli.models.cpu import set_threads, tune_math_library
 
 
-def load_paddle() -> None:
-    """Imports Paddle, if nobody has yet, without what it says meanwhile and without its signal handlers.
+def load_paddle(threads: int | None = None, *, num_processes: int = 1) -> None:
+    """Imports Paddle, if nobody has yet, with the best settings for this processor, without its remarks and handlers.
 
-    It says that there is no ccache and that more than one thread was asked for, as they were. Its handlers answer
+    It computes with `threads`, at most the cores that this process may use. None is what the user has set in
+    OMP_NUM_THREADS, else the share of the cores that one of `num_processes` has. It reads the settings from
+    `os.environ` at its import only; where it is imported already, `threads` counts for the processes that are started.
+
+    It would say that there is no ccache and that more than one thread was asked for, as they were. Its handlers answer
     SIGTERM with a traceback of C++ and end the process, whatever it has to clean up.
+
+    Raises: UsageError for an impossible number of threads.
     """
-    if "paddle" in sys.modules:
+    if threads is None and "paddle" in sys.modules:
         return
+    tune_math_library(os.environ)
+    number = None if threads is None else resolve_threads(threads)
+    set_threads(os.environ, number, default=max(1, usable_cores() // num_processes))
     with contextlib.redirect_stderr(io.StringIO()):
         import paddle
     handler = signal.getsignal(signal.SIGTERM)  # what Python knows of: the one from before

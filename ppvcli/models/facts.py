@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ppvcli.errors import UsageError, WeightsNotFoundError
-from ppvcli.models.zoo import ModelRow, get_model_row
+from ppvcli.errors import UsageError, WeightsNotFoundError, nearest
+from ppvcli.models.zoo import ZOO, ModelRow, get_model_row
 from ppvcli.weights import store
 from ppvcli.weights.formats import read_metadata
 
 BUNDLED_DIR = Path(__file__).parent / "bundled"
+DEMO_CLIP = BUNDLED_DIR / "demo.mp4"
 
 
 def choose_row(model: str | None, weights: Path | None, *, default: str | None) -> ModelRow:
@@ -19,12 +20,17 @@ def choose_row(model: str | None, weights: Path | None, *, default: str | None) 
     """
     metadata = None if weights is None else read_metadata(weights)
     carried = None if metadata is None else metadata.model
-    name = model or carried or default
+    if model is None and carried is not None and carried not in ZOO:
+        raise UsageError(
+            f"{weights} says that it is of an unknown model '{carried}'{nearest(carried, ZOO)}",
+            hint="name it: --model NAME",
+        )
+    name = next((one for one in (model, carried, default) if one is not None), None)
     if name is None:
         raise UsageError("no model is named", hint="--model NAME, or --weights RUN_DIR")
     row = get_model_row(name)
     # load_model would tell the same tensor by tensor
-    if carried is not None and get_model_row(carried).network.architecture != row.network.architecture:
+    if carried in ZOO and ZOO[carried].network.architecture != row.network.architecture:
         raise UsageError(f"{weights} holds weights of {carried}, not of {row.name}", hint="leave --model out")
     return row
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import re
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3.exceptions
 
-from ppvcli.errors import DownloadError
+from ppvcli.errors import DownloadError, NoConnectionError
 from ppvcli.weights.partial import PartialFile, Version
 
 WITHOUT_NETWORK = "without network, these work: ppv predict --demo, and --model tsm_efflite0_weizmann"
@@ -68,9 +69,11 @@ class FileNotThereError(DownloadError):
 class _BrokenError(Exception):
     """An attempt failed for a reason that may pass."""
 
-    def __init__(self, reason: str, *, retry_after_s: float = 0.0) -> None:
+    def __init__(self, reason: str, *, retry_after_s: float = 0.0, unreached: bool = False) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+        self.unreached = unreached
+        """Nothing answers at the address at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +107,8 @@ class Transfer:
                 num_failures = 1 if reached >= furthest + self.policy.progress_bytes else num_failures + 1
                 furthest = max(furthest, reached)
                 if num_failures >= self.policy.num_attempts:
-                    raise DownloadError(
+                    kind = NoConnectionError if broken.unreached else DownloadError
+                    raise kind(
                         f"cannot fetch {self.name} from {self.url} into {self.target_path}: {broken} "
                         f"({num_failures} attempts)",
                         hint=f"again later (received bytes are kept), or {self.other_way}; {self.without_network}",
@@ -134,12 +138,14 @@ class Transfer:
                 self._receive(response, version=version)
                 return version
         except requests.exceptions.SSLError as error:
+            if not _is_distrusted(error):
+                raise _BrokenError(self._describe(error)) from error
             raise DownloadError(
                 f"no safe connection to {self.url}: {error}",
                 hint=f"a proxy in between may need its certificate in REQUESTS_CA_BUNDLE; else {self.other_way}",
             ) from error
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            raise _BrokenError(self._describe(error)) from error
+            raise _BrokenError(self._describe(error), unreached=_is_unreached(error)) from error
         except requests.RequestException as error:
             raise DownloadError(f"cannot fetch {self.url}: {error}", hint=self.other_way) from error
 
@@ -200,8 +206,7 @@ class Transfer:
         )
 
     def _describe(self, error: requests.RequestException) -> str:
-        cause = error.args[0] if error.args else error
-        cause = getattr(cause, "reason", cause)
+        cause = _cause(error)
         if isinstance(error, requests.ConnectTimeout):
             return f"no connection within {self.policy.connect_timeout_s:g} s"
         if isinstance(error, requests.Timeout) or isinstance(cause, urllib3.exceptions.ReadTimeoutError):
@@ -221,6 +226,23 @@ def redirect_target(url: str, *, location: str) -> str:
     if scheme not in ("http", "https") or (scheme == "http" and urlsplit(url).scheme == "https"):
         raise DownloadError(f"{url} redirects to {target}, which is not safe to follow", hint=OTHER_COPY)
     return target
+
+
+def _cause(error: requests.RequestException) -> object:
+    """What urllib3 says of it, below the error that tells of its attempts."""
+    cause = error.args[0] if error.args else error
+    return getattr(cause, "reason", cause)
+
+
+def _is_unreached(error: requests.RequestException) -> bool:
+    unreached = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+    return isinstance(_cause(error), unreached)
+
+
+def _is_distrusted(error: requests.exceptions.SSLError) -> bool:
+    """Whether the certificate is at fault, which no other attempt mends; else the handshake broke off."""
+    cause = _cause(error)
+    return isinstance(cause, urllib3.exceptions.SSLError) and isinstance(cause.args[0], ssl.SSLCertVerificationError)
 
 
 def _read_version(response: requests.Response, *, url: str) -> Version:

@@ -34,7 +34,7 @@ from ppvcli.weights.store import StoreRecord, WeightSource
 def download_weights(
     sources: Sequence[WeightSource],
     *,
-    mirror: str | None = None,
+    mirror: str | Path | None = None,
     offline: bool = False,
     force: bool = False,
     progress: Report | None = None,
@@ -49,11 +49,11 @@ def download_weights(
 
     Raises: OfflineError, DownloadError, VerificationError (damaged entry, without `force`), UsageError (mirror).
     """
-    mirror = mirror or os.environ.get("PPV_WEIGHTS_MIRROR") or None
-    if mirror is not None:
-        check_mirror(mirror)
+    place = str(mirror or os.environ.get("PPV_WEIGHTS_MIRROR") or "") or None
+    if place is not None:
+        check_mirror(place)
     job = _Job(
-        mirror=mirror,
+        mirror=place,
         offline=offline,
         force=force,
         report=progress or (lambda _: None),

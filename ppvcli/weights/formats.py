@@ -78,9 +78,10 @@ def resolve_weights_path(path: str | Path) -> Path:
         if legacy.is_legacy_folder(path):
             return path
         if (path / EXPORT_DESCRIPTION).is_file():
+            given = shlex.quote(str(path))
             raise WeightsNotFoundError(
                 f"{path} is an export: it can predict, but can't be evaluated, trained on or exported",
-                hint=f"ppv predict FILE --weights {path}, or give the weights or the run that it was exported from",
+                hint=f"ppv predict FILE --weights {given}, or give the weights or the run that it was exported from",
             )
         raise WeightsNotFoundError(
             f"the folder {path} holds no weights: neither {BEST_WEIGHTS} nor {LAST_CHECKPOINT}",
@@ -104,7 +105,7 @@ def read_weights(path: str | Path) -> WeightFile:
         WeightsFormatError: another kind of file, or a truncated or damaged one; the message says what it looks like.
     """
     path = resolve_weights_path(path)
-    try:
+    with _readable(path):
         kind = _sniff(path)
         if kind == "folder":
             return WeightFile(path, legacy.read_folder(path), "legacy folder", None)
@@ -113,8 +114,6 @@ def read_weights(path: str | Path) -> WeightFile:
         if kind == "safetensors":
             return _read_safetensors(path)
         tensors = read_pdparams(path)
-    except OSError as error:
-        raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
     if legacy.is_legacy(tensors):
         return WeightFile(path, _widen(legacy.rename(tensors, keep_classifier=True)), "legacy pdparams", None)
     return WeightFile(path, _widen(tensors), "pdparams", None)
@@ -127,10 +126,20 @@ def read_metadata(path: str | Path) -> WeightsMetadata | None:
         WeightsNotFoundError, WeightsFormatError: as `read_weights`.
     """
     path = resolve_weights_path(path)
-    if _sniff(path) != "safetensors":
-        return None
-    with _open_safetensors(path) as file:
-        return _metadata(path, file)
+    with _readable(path):
+        if _sniff(path) != "safetensors":
+            return None
+        with _open_safetensors(path) as file:
+            return _metadata(path, file)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What the disk refuses is an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise WeightsError(f"{path}: can't be read: {error.strerror or error}") from error
 
 
 def write_safetensors(
@@ -139,15 +148,18 @@ def write_safetensors(
     """Writes a file that is complete or not there; equal tensors and metadata give equal bytes.
 
     Raises:
-        WeightsError: the disk is full, the folder is missing or may not be written to.
+        WeightsError: the disk is full, the folder is missing or may not be written to, the metadata takes over 100 MB.
     """
     path = Path(path)
-    content = _sorted_header(
-        safetensors.numpy.save(
-            {key: np.asarray(tensor, order="C") for key, tensor in tensors.items()},
-            metadata=(metadata or WeightsMetadata()).to_header(),
-        )
-    )
+    arrays = {key: np.asarray(tensor, order="C") for key, tensor in tensors.items()}
+    header = (metadata or WeightsMetadata()).to_header()
+    try:
+        content = _sorted_header(safetensors.numpy.save(arrays, metadata=header))
+    except safetensors.SafetensorError as error:
+        raise WeightsError(
+            f"can't write the weights to {path}: {error}",
+            hint="class names and, in a checkpoint, the clips that could not be decoded must fit into 100 MB",
+        ) from error
     try:
         with replacing(path) as temporary, temporary.open("wb") as file:
             file.writelines(content)

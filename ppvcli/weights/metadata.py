@@ -28,8 +28,10 @@ _RANGES = {
     "size": 8192,
     "depth": 101,
 }
-"""Largest value of an integer field; the smallest is 1. A hostile header must not ask for terabytes of frames."""
+"""Largest value of an integer field; the smallest is 1."""
 _MAX_SIDE = 8192
+_MAX_PIXELS = 1 << 30
+"""Of all views of a video together: 3 GB. A hostile header must not ask for terabytes."""
 
 
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -123,6 +125,9 @@ def preprocess_from_json(text: str) -> Preprocess:
     assert isinstance(result, Preprocess)
     _check_sampling(result.sampling)
     _check_resize_and_crop(result.resize, result.crop)
+    num_pixels = result.num_views * result.sampling.num_segments * math.prod(result.input_hw)
+    if num_pixels > _MAX_PIXELS:
+        raise MetadataError(f"preprocess: {num_pixels:,} pixels for each video, at most {_MAX_PIXELS:,} are taken")
     if not all(math.isfinite(value) for value in result.mean):
         raise MetadataError("preprocess.mean: expected finite numbers")
     if not all(math.isfinite(value) and value > 0 for value in result.std):

@@ -10,7 +10,10 @@ from ppvcli.errors import DownloadError, UsageError
 
 def is_http(address: str) -> bool:
     """Whether the text is an http or https address."""
-    return urlsplit(address).scheme in ("http", "https")
+    try:
+        return urlsplit(address).scheme in ("http", "https")
+    except ValueError:  # such as http://[x
+        return False
 
 
 def check_mirror(mirror: str) -> None:

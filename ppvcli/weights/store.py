@@ -91,10 +91,10 @@ def list_names() -> list[str]:
 
 def state(name: str) -> Literal["absent", "stored", "damaged"]:
     """A quick look without hashing: `damaged` means no readable record or another size than recorded."""
-    if not weights_path(name).exists():
-        return "absent"
     try:
         _check_size(name)
+    except WeightsNotFoundError:
+        return "absent"
     except VerificationError:
         return "damaged"
     return "stored"
@@ -105,9 +105,10 @@ def find(name: str) -> Path | None:
 
     Raises: VerificationError if there is a file that is not what was downloaded.
     """
-    if not weights_path(name).exists():
+    try:
+        verify(name)
+    except WeightsNotFoundError:
         return None
-    verify(name)
     return weights_path(name)
 
 
@@ -116,11 +117,11 @@ def verify(name: str) -> StoreRecord:
 
     Raises: WeightsNotFoundError, VerificationError.
     """
-    path = weights_path(name)
-    if not path.exists():
-        raise WeightsNotFoundError(f"{name} is not in the store ({path})", hint=f"ppv download-weights {name}")
     record = _check_size(name)
-    digest = file_sha256(path)
+    try:
+        digest = file_sha256(weights_path(name))
+    except FileNotFoundError:
+        raise _absent(name) from None
     if digest != record.sha256:
         raise _damaged(name, f"its sha256 is {digest}, recorded was {record.sha256}")
     return record
@@ -175,13 +176,22 @@ def file_sha256(path: Path) -> str:
 
 
 def _check_size(name: str) -> StoreRecord:
+    try:
+        size_bytes = weights_path(name).stat().st_size
+    except FileNotFoundError:
+        raise _absent(name) from None
     record = read_record(name)
     if record is None:
         raise _damaged(name, "it has no record of where it came from")
-    size_bytes = weights_path(name).stat().st_size
     if size_bytes != record.size_bytes:
         raise _damaged(name, f"it has {size_bytes} bytes, recorded were {record.size_bytes}")
     return record
+
+
+def _absent(name: str) -> WeightsNotFoundError:
+    return WeightsNotFoundError(
+        f"{name} is not in the store ({weights_path(name)})", hint=f"ppv download-weights {name}"
+    )
 
 
 def _damaged(name: str, fault: str) -> VerificationError:

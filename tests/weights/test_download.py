@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import requests
+import urllib3
 from safetensors.numpy import load_file
 
-from ppvcli.errors import DownloadError, OfflineError
+from ppvcli.errors import DownloadError, NoConnectionError, OfflineError
 from ppvcli.weights import store
 from ppvcli.weights.download import DownloadProgress, TransferPolicy, redirect_target
 from ppvcli.weights.fetch import download_weights
@@ -329,6 +336,48 @@ def test_download_shorter_than_promised_each_time_fails(source: WeightSource, se
     with pytest.raises(DownloadError, match="attempts"):
         _fetch(source)
     _assert_not_stored(source)
+
+
+@contextlib.contextmanager
+def _closing_at_once() -> Iterator[tuple[int, list[int]]]:
+    """The port of a server that takes connections and closes them, and a number for each one taken."""
+    taken: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve_nobody() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    taken.append(len(taken))
+                    connection.recv(4096)
+                    connection.close()
+
+        thread = threading.Thread(target=serve_nobody, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1], taken
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def test_download_that_breaks_off_in_the_handshake_is_tried_again(store_dir: Path) -> None:
+    with _closing_at_once() as (port, taken), pytest.raises(DownloadError, match=r"\(3 attempts\)") as caught:
+        _fetch(WeightSource(name="some_model", url=f"https://127.0.0.1:{port}/a.pdparams"))
+    assert len(taken) == 3
+    assert not isinstance(caught.value, NoConnectionError)
+    assert "certificate" not in str(caught.value.hint)
+
+
+def test_download_from_a_server_with_a_wrong_certificate_is_not_tried_again(
+    store_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def distrust(*_: object, **__: object) -> None:
+        cause = urllib3.exceptions.SSLError(ssl.SSLCertVerificationError(1, "certificate verify failed"))
+        raise requests.exceptions.SSLError(urllib3.exceptions.MaxRetryError(Mock(), "/a.pdparams", cause))
+
+    monkeypatch.setattr(requests.Session, "get", distrust)
+    with pytest.raises(DownloadError, match=r"no safe connection to https://some\.where") as caught:
+        _fetch(WeightSource(name="some_model", url="https://some.where/a.pdparams"))
+    assert "REQUESTS_CA_BUNDLE" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("with_length", [True, False])

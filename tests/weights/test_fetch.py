@@ -22,6 +22,18 @@ SHA256 = hashlib.sha256(PUBLISHED).hexdigest()
 FAR = WeightSource(name="some_model", url="https://weights.invalid/release/TSM/some.pdparams")
 
 
+def test_fetch_takes_the_folder_of_a_mirror_as_a_path(store_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "some.pdparams").write_bytes(PUBLISHED)
+    (record,) = download_weights([FAR], mirror=tmp_path / "mirror")
+    assert record.fetched_from == str(tmp_path / "mirror" / "some.pdparams")
+
+
+def test_fetch_from_a_mirror_that_is_no_address_says_so(store_dir: Path) -> None:
+    with pytest.raises(UsageError, match=r"the mirror 'http://\[x' is neither"):
+        download_weights([FAR], mirror="http://[x")
+
+
 # --- hashes -----------------------------------------------------------------------------------------------------------
 
 

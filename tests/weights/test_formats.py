@@ -278,6 +278,14 @@ def test_write_safetensors_interrupted_leaves_no_temporary_file(
     assert _names(tmp_path) == []
 
 
+def test_write_safetensors_with_more_metadata_than_a_header_holds_raises(tmp_path: Path) -> None:
+    metadata = WeightsMetadata(extra={"state": "x" * 100_000_000})
+    with pytest.raises(WeightsError, match="header too large") as caught:
+        write_safetensors(tmp_path / "w.safetensors", {"a": np.zeros(1, np.float32)}, metadata=metadata)
+    assert "100 MB" in str(caught.value.hint)
+    assert not list(tmp_path.iterdir())
+
+
 def test_write_safetensors_into_a_missing_folder_raises(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="No such file"):
         write_safetensors(tmp_path / "none" / "a.safetensors", ONE)
@@ -391,6 +399,8 @@ def test_read_weights_that_may_not_be_read_raises(tmp_path: Path) -> None:
     (tmp_path / "a.pdparams").chmod(0)
     with pytest.raises(WeightsError, match="Permission denied"):
         read_weights(tmp_path / "a.pdparams")
+    with pytest.raises(WeightsError, match="Permission denied"):
+        read_metadata(tmp_path / "a.pdparams")
 
 
 @pytest.mark.parametrize("suffix", [".pdparams", ".safetensors", ".bin", ""])

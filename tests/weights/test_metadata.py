@@ -129,3 +129,27 @@ def test_labels_that_are_no_list_of_names_raise(labels: str) -> None:
 def test_labels_that_could_not_be_read_back_are_not_written(label: str) -> None:
     with pytest.raises(MetadataError, match="labels: expected names in UTF-8"):
         WeightsMetadata(labels=("walk", label)).to_header()
+
+
+@pytest.mark.parametrize(
+    ("num_segments", "num_clips", "crop", "fits"),
+    [
+        (25, 1, Crop(kind="ten"), True),
+        (32, 10, Crop(kind="three", size=256), True),
+        (1024, 1024, Crop(kind="ten", size=8192), False),
+        (1024, 1, Crop(kind="center", size=2048), False),
+    ],
+)
+def test_preprocess_of_more_pixels_than_memory_raises(
+    num_segments: int, num_clips: int, crop: Crop, fits: bool
+) -> None:
+    tree = {
+        "sampling": {"mode": "dense", "num_segments": num_segments, "num_clips": num_clips},
+        "resize": {"short_side": 8192},
+        "crop": {"kind": crop.kind, "size": crop.size},
+    }
+    if fits:
+        assert preprocess_from_json(json.dumps(tree)).crop == crop
+    else:
+        with pytest.raises(MetadataError, match="pixels for each video, at most"):
+            preprocess_from_json(json.dumps(tree))

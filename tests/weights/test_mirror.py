@@ -21,7 +21,14 @@ def test_mirror_urls_are_path_then_name(url: str, base: str, expected: list[str]
 
 @pytest.mark.parametrize(
     ("address", "expected"),
-    [("https://a/b", True), ("HTTP://a", True), ("/mnt/weights", False), ("C:\\weights", False), ("ftp://a", False)],
+    [
+        ("https://a/b", True),
+        ("HTTP://a", True),
+        ("/mnt/weights", False),
+        ("C:\\weights", False),
+        ("ftp://a", False),
+        ("http://[x", False),
+    ],
 )
 def test_is_http_knows_addresses_from_folders(address: str, expected: bool) -> None:
     assert is_http(address) is expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -123,6 +124,26 @@ def test_put_that_cannot_begin_leaves_no_temporary_record(record: StoreRecord, s
     with pytest.raises(OSError, match="some_model"):
         store.put(record, weights=store_dir / "finished.tmp")
     assert [path.name for path in store_dir.iterdir()] == ["some_model.safetensors"]
+
+
+@pytest.mark.parametrize("ask", [store.state, store.find, store.verify])
+def test_entry_that_goes_while_it_is_looked_at_is_absent(
+    ask: Callable[[str], object], record: StoreRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = store.read_record
+
+    def read_and_lose(name: str) -> StoreRecord | None:
+        store.weights_path(name).unlink()
+        return read(name)
+
+    monkeypatch.setattr(store, "read_record", read_and_lose)
+    if ask is store.verify:
+        with pytest.raises(WeightsNotFoundError):
+            ask("some_model")
+    else:
+        assert ask("some_model") in (None, "stored")  # `state` had looked before
+    monkeypatch.setattr(store, "read_record", read)
+    assert store.state("some_model") == "absent"
 
 
 def test_removed_entry_leaves_nothing(record: StoreRecord, store_dir: Path) -> None:

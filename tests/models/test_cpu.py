@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
-from ppvcli.engine.cpu import set_threads
+from ppvcli.models.cpu import set_threads
 
 
 @pytest.mark.parametrize(
@@ -31,8 +32,28 @@ def test_threads_come_from_the_request_then_the_user_then_the_default(
 
 def test_paddle_keeps_what_was_set_before_its_import() -> None:
     code = (
-        "import os; os.environ.pop('OMP_NUM_THREADS', None); from ppvcli.engine.cpu import set_threads\n"
+        "import os; os.environ.pop('OMP_NUM_THREADS', None); from ppvcli.models.cpu import set_threads\n"
         "set_threads(os.environ, 3, default=1); import paddle; print(os.environ['OMP_NUM_THREADS'])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split()[-1] == "3"
+
+
+@pytest.mark.parametrize(
+    ("calls", "threads"),
+    [
+        ("load_paddle()", "8"),
+        ("load_paddle(num_processes=2); load_paddle(num_processes=2)", "4"),
+        ("load_paddle(num_processes=2); load_paddle(3)", "3"),  # for the processes that are started
+        ("import paddle; load_paddle()", "1"),  # somebody else's choice
+    ],
+)
+def test_load_paddle_takes_the_share_of_the_cores(calls: str, threads: str) -> None:
+    code = (
+        "import os; from ppvcli.models import device; from ppvcli.models.device import load_paddle\n"
+        f"device.usable_cores = device.resolve_threads.__globals__['usable_cores'] = lambda: 8\n{calls}\n"
+        "print(os.environ['OMP_NUM_THREADS'])"
+    )
+    env = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert found.stdout.split()[-1] == threads

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ppvcli.deploy import machine
+from ppvcli import machine
 from ppvcli.errors import UsageError
 
 
