@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ppvcli.cli import output
 from ppvcli.cli.eval import show_damaged
@@ -33,9 +34,9 @@ class Run:
         self, settings: TrainConfig | None, run_dir: Path, *, source: Source | None = None, data: Path | None = None
     ) -> None:
         """Trains into `run_dir`, or goes on with what is there, and the clips in `data`, where `settings` is None."""
-        from ppvcli.api import start_paddle
+        from ppvcli.models.device import load_paddle
 
-        start_paddle(self.threads, num_processes=1 if self.cluster is None else self.cluster.num_processes)
+        load_paddle(self.threads, num_processes=1 if self.cluster is None else self.cluster.num_processes)
         from ppvcli.datasets.catalog import describe_leftovers
         from ppvcli.engine.checkpoint import CONFIG_FILE, num_finished_epochs
         from ppvcli.engine.curves import CURVES_FILE
@@ -60,16 +61,26 @@ class Run:
                 )
         except KeyboardInterrupt:
             begun = (run_dir / CONFIG_FILE).exists()  # not yet while weights are fetched
-            hint = f"ppv train --resume {run_dir}" if begun else "the same command starts the run anew"
+            resume_it = f"ppv train --resume {shlex.quote(str(run_dir))}"
+            hint = resume_it if begun else "the same command starts the run anew"
             raise InterruptedRunError("interrupted", hint=hint) from None
         if not (run_dir / CURVES_FILE).exists():
             output.show_warning(f"no {CURVES_FILE}: it needs matplotlib; pip install 'ppvcli[plot]'")
         if len(result.epochs) == num_before:
             output.show_note(f"{run_dir} is finished: nothing is left to train after epoch {num_before}")
         if self.as_json:
-            output.print_json({**asdict(result), "val": result.val.to_dict()})
+            output.print_json(to_json(result))
         else:
             show_result(result)
+
+
+def to_json(result: TrainResult) -> dict[str, Any]:
+    """The result, JSON-ready: a loss that is no number is None."""
+    from ppvcli.engine.log import null_if_not_finite
+
+    tree = {**asdict(result), "val": result.val.to_dict()}
+    tree["epochs"] = [{key: null_if_not_finite(value) for key, value in each.items()} for each in tree["epochs"]]
+    return tree
 
 
 def show_result(result: TrainResult) -> None:
@@ -88,4 +99,5 @@ def show_result(result: TrainResult) -> None:
         for clip, reason in failures:
             output.show_warning(f"{output.with_path(clip, reason)} ({fate})")
     show_damaged(result.val)
-    output.show_hint(f"ppv eval --weights {result.run_dir}, or ppv predict CLIP --weights {result.run_dir}")
+    weights = shlex.quote(result.run_dir)
+    output.show_hint(f"ppv eval --weights {weights}, or ppv predict CLIP --weights {weights}")

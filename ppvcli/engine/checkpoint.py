@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,22 @@ class RunState:
     """Of the gradients in mixed precision."""
 
     def to_json(self) -> str:
-        return json.dumps({"epochs": [asdict(epoch) for epoch in self.epochs], "scaler": self.scaler})
+        """Of clips that fail in many epochs each is written once: the header of a weight file has room for 100 MB."""
+        failures = dict.fromkeys(failure for epoch in self.epochs for failure in epoch.failures)
+        place = {failure: i for i, failure in enumerate(failures)}
+        epochs = [
+            {**asdict(replace(epoch, failures=())), "failures": [place[failure] for failure in epoch.failures]}
+            for epoch in self.epochs
+        ]
+        tree = {"epochs": epochs, "failures": list(failures), "scaler": self.scaler}
+        return json.dumps(tree, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> RunState:
         tree = json.loads(text)
-        return cls(epochs=tuple(_epoch_result(epoch) for epoch in tree["epochs"]), scaler=tree.get("scaler"))
+        clips = tree.get("failures")  # not in early checkpoints, where each epoch has its own
+        epochs = tuple(_epoch_result(epoch, clips) for epoch in tree["epochs"])
+        return cls(epochs=epochs, scaler=tree.get("scaler"))
 
 
 def save_checkpoint(
@@ -101,12 +112,16 @@ def restore_checkpoint(
 ) -> RunState:
     """Puts the last checkpoint's tensors into `network`, `optimizer` and `average`; returns where the run stood.
 
-    Raises: WeightsNotFoundError, WeightsFormatError; WeightsMismatchError where the file belongs to another network.
+    Raises: WeightsNotFoundError, WeightsFormatError; WeightsMismatchError where the file belongs to another network, or
+    to a run with an `average` and this is none, or the reverse.
     """
     path = run_dir / LAST_CHECKPOINT
     file = read_weights(path)
     if file.form != "checkpoint" or file.metadata is None or "state" not in file.metadata.extra:
         raise WeightsFormatError(f"{path}: not a checkpoint of ppv train", hint=_ANEW)
+    if (average is not None) != (_EMA_UPDATES in file.metadata.extra):
+        state = "on" if average is not None else "off"
+        raise WeightsMismatchError(f"{path}: ema_decay was switched {state} after this checkpoint", hint=_ANEW)
     accumulators = _read_prefixed(path, CHECKPOINT_OPTIMIZER_PREFIX)
     weights = file.tensors
     if average is not None:
@@ -136,7 +151,7 @@ def read_result(run_dir: Path, *, model: str) -> TrainResult:
         raise WeightsFormatError(
             f"can't read {run_dir / REPORT_FILE}, the last evaluation of the run: "
             f"{getattr(error, 'strerror', None) or error}",
-            hint=f"ppv eval --weights {run_dir / 'last'} evaluates again",
+            hint=f"ppv eval --weights {shlex.quote(str(run_dir / 'last'))} evaluates again",
         ) from error
     return train_result(run_dir, state, model=model, val=report)
 
@@ -146,7 +161,7 @@ def _read_state(run_dir: Path) -> RunState:
     metadata = read_metadata(path)
     try:
         return RunState.from_json((metadata or WeightsMetadata()).extra["state"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise WeightsFormatError(f"{path}: not a checkpoint of ppv train", hint=_ANEW) from error
 
 
@@ -205,5 +220,6 @@ def restore_optimizer(
     optimizer.set_state_dict(state)
 
 
-def _epoch_result(tree: dict[str, Any]) -> EpochResult:
-    return EpochResult(**{**tree, "failures": tuple((path, error) for path, error in tree["failures"])})
+def _epoch_result(tree: dict[str, Any], clips: Sequence[Sequence[str]] | None) -> EpochResult:
+    failures = tree["failures"] if clips is None else [clips[i] for i in tree["failures"]]
+    return EpochResult(**{**tree, "failures": tuple((path, error) for path, error in failures)})

@@ -63,22 +63,8 @@ class World:
         trained = [parameter for parameter in parameters if not parameter.stop_gradient]
         has_gradient = self.total([float(parameter.grad is not None) for parameter in trained])
         chosen = [parameter for parameter, count in zip(trained, has_gradient, strict=True) if count]
-        if not chosen:
-            return
-        # one message for all: thousands of small ones would take longer than the step
-        flat = paddle.concat(
-            [
-                paddle.zeros([parameter.size], parameter.dtype) if parameter.grad is None else parameter.grad.flatten()
-                for parameter in chosen
-            ]
-        )
-        dist.all_reduce(flat)
-        for parameter, part in zip(chosen, paddle.split(flat, [p.size for p in chosen]), strict=True):
-            gradient = part.reshape(parameter.shape)
-            if parameter.grad is None:
-                parameter.grad = gradient
-            else:
-                parameter.grad.set_value(gradient)
+        for dtype in dict.fromkeys(parameter.dtype for parameter in chosen):  # with amp O2 there are two
+            _sum_gradients_at_once([parameter for parameter in chosen if parameter.dtype == dtype])
 
     def average_statistics(self, state: Mapping[str, paddle.Tensor]) -> None:
         """The mean over processes of BatchNorm's moving statistics, so that all evaluate the same network."""
@@ -88,6 +74,22 @@ class World:
             if key.endswith(("._mean", "._variance")):
                 dist.all_reduce(statistics)
                 statistics.set_value(statistics / self.size)
+
+
+def _sum_gradients_at_once(parameters: Sequence[paddle.Tensor]) -> None:
+    """Of parameters of one dtype, in one message: thousands of small ones would take longer than the step."""
+    gradients = [
+        paddle.zeros([parameter.size], parameter.dtype) if parameter.grad is None else parameter.grad.flatten()
+        for parameter in parameters
+    ]
+    flat = paddle.concat(gradients)
+    dist.all_reduce(flat)
+    for parameter, part in zip(parameters, paddle.split(flat, [p.size for p in parameters]), strict=True):
+        gradient = part.reshape(parameter.shape)
+        if parameter.grad is None:
+            parameter.grad = gradient
+        else:
+            parameter.grad.set_value(gradient)
 
 
 ALONE = World()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from ppvcli.datasets.split_file import find_changes, read_split
 from ppvcli.engine.checkpoint import CONFIG_FILE, SPLIT_FILE
 from ppvcli.errors import DatasetError, UsageError
 from ppvcli.models.recognizer import Recognizer
-from ppvcli.weights.formats import LAST_CHECKPOINT, resolve_weights_path
+from ppvcli.weights.formats import BEST_WEIGHTS, LAST_CHECKPOINT, resolve_weights_path
 
 OWN_PROTOCOL = "own"
 MAX_NAMES = 10
@@ -62,21 +63,35 @@ def find_clips(
         found = data_format or ("videos" if run_config is None else run_config.data.format)
         return _clips_of(Path(data), list_file, data_format=found, labels=recognizer.labels)
     if list_file is not None:
-        raise UsageError("a list file needs the folder of its clips", hint="--data DIR --list FILE, or --data FILE")
+        raise _not_named(list_file)
     if config is not None:
         return _held_out(config, *_split_of(config, _run_of(source)), recognizer=recognizer)
     if run_config is None or run_dir is None:
-        raise UsageError("no clips to evaluate on", hint=_DATA_HINT)
+        raise _not_named(list_file)
     root = Path(run_config.data.root)
     if not root.is_dir():
+        old, own = shlex.quote(str(run_dir / CONFIG_FILE)), shlex.quote(str(weights))
         raise DatasetError(
             f"the clips of {run_dir} are not there: no folder {root}",
-            hint=f"if they were moved to DIR: ppv eval --config {run_dir / CONFIG_FILE} --data DIR --weights {weights}",
+            hint=f"if they were moved to DIR: ppv eval --config {old} --data DIR --weights {own}",
         )
     split, num_newer = _split_of(run_config, run_dir)
     if split.labels != recognizer.labels:
         raise DatasetError(f"{root} no longer has the classes the run was trained on")
     return _held_out(run_config, split, num_newer, recognizer=recognizer)
+
+
+def check_named(data: Path | None, list_file: str | None) -> None:
+    """Checks that clips are named, where neither a config nor a run does it.
+
+    Raises: UsageError, also for a `list_file` that can't take effect; DatasetError where nothing is at `data`.
+    """
+    if data is None:
+        raise _not_named(list_file)
+    if not data.exists():
+        raise DatasetError(f"nothing is at {data}", hint=_DATA_HINT)
+    if list_file is not None and data.is_file():
+        raise UsageError(f"--data {data} is a list itself; --list can't take effect", hint="leave --list out")
 
 
 def count_trained_on(clips: EvalClips, weights: str | Path | None) -> int:
@@ -95,13 +110,15 @@ def count_trained_on(clips: EvalClips, weights: str | Path | None) -> int:
 
 
 def find_run_dir(weights: str | Path | None) -> Path | None:
-    """The run folder that `weights` is, or lies in; None for other weights."""
+    """The run folder that `weights` is, or whose best or last weights they are; None for other weights."""
     if weights is None:
         return None
-    path = Path(weights)
-    return next(
-        (folder for folder in (path, path.parent, path.parent.parent) if (folder / CONFIG_FILE).is_file()), None
-    )
+    path = Path(weights).expanduser()
+    if path.parts[-2:] in (BEST_WEIGHTS.parts, LAST_CHECKPOINT.parts):
+        path = path.parent.parent
+    elif path.name in (BEST_WEIGHTS.parent.name, LAST_CHECKPOINT.parent.name):
+        path = path.parent
+    return path if (path / CONFIG_FILE).is_file() else None
 
 
 def default_out_dir(
@@ -131,12 +148,15 @@ def default_out_dir(
     return run_dir / "eval" / (f"last-{name}" if is_last else name)
 
 
+def _not_named(list_file: str | None) -> UsageError:
+    if list_file is not None:
+        return UsageError("a list file needs the folder of its clips", hint="--data DIR --list FILE, or --data FILE")
+    return UsageError("no clips to evaluate on", hint=_DATA_HINT)
+
+
 def _clips_of(path: Path, list_file: str | None, *, data_format: Format, labels: tuple[str, ...]) -> EvalClips:
     """All clips of class folders, a list or a CSV file."""
-    if not path.exists():
-        raise DatasetError(f"nothing is at {path}", hint=_DATA_HINT)
-    if list_file is not None and path.is_file():
-        raise UsageError(f"--data {path} is a list itself; --list can't take effect", hint="leave --list out")
+    check_named(path, list_file)
     if list_file is None and not path.is_file():
         found, folders = scan_class_folders(path, format=data_format)
         samples = _by_name(found, folders, labels=labels, source=str(path))

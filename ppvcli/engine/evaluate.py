@@ -6,9 +6,8 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,12 +15,12 @@ from typing import get_args
 
 from ppvcli.configs.load import Source, load_source
 from ppvcli.configs.schema import TrainConfig
-from ppvcli.datasets.annotations import Format, faults_error
-from ppvcli.engine.eval_clips import OWN_PROTOCOL, EvalClips, count_trained_on, find_clips
-from ppvcli.engine.evaluator import ClipRow, build_report, evaluate_logits
+from ppvcli.datasets.annotations import Format
+from ppvcli.engine.eval_clips import OWN_PROTOCOL, count_trained_on, find_clips
+from ppvcli.engine.evaluator import build_report, check_answered, evaluate_logits
 from ppvcli.engine.inputs import final_preprocess
 from ppvcli.engine.reports import check_out_dir, write_report
-from ppvcli.errors import DatasetError, UnknownNameError, UsageError
+from ppvcli.errors import UnknownNameError, UsageError
 from ppvcli.models.device import select_device
 from ppvcli.models.recognizer import Recognizer, open_recognizer
 from ppvcli.models.zoo import get_model_row
@@ -81,7 +80,7 @@ def evaluate(
         check_out_dir(Path(out))
     began, start = datetime.now(timezone.utc), time.perf_counter()
     place = select_device(device)
-    recognizer = open_recognizer(model or _model_of(config, weights), weights=weights)
+    recognizer = open_recognizer(_model_of(config, weights) if model is None else model, weights=weights)
     preprocess = _preprocess(recognizer, config, protocol=protocol)
     clips = find_clips(
         data,
@@ -108,8 +107,7 @@ def evaluate(
         limits=limits,
         on_clip=on_one,
     )
-    if all(row.logits_k is None for row in rows):
-        raise _nothing_evaluated(clips, rows)
+    check_answered(clips.samples, rows)
     path = recognizer.network.load_report.path
     setup = EvalSetup(
         protocol=protocol or OWN_PROTOCOL,
@@ -163,16 +161,6 @@ def _preprocess(recognizer: Recognizer, config: TrainConfig | None, *, protocol:
         # a network that takes any number of frames is published with more of them than it was trained on
         preprocess = replace(preprocess, sampling=row.preprocess.sampling)
     return apply_protocol(preprocess, protocol)
-
-
-def _nothing_evaluated(clips: EvalClips, rows: Sequence[ClipRow]) -> DatasetError:
-    """Says why each clip has no answer, with its path once; the hint is the one for most of them."""
-    faults = []
-    for sample, row in zip(clips.samples, rows, strict=True):
-        path, error = str(sample.path), str(row.error)
-        faults.append(error if path in error else f"{path}: {error}")
-    hint = statistics.mode(row.hint for row in rows)
-    return DatasetError(f"0 of {len(rows)} clips could be evaluated:\n{faults_error(faults).message}", hint=hint)
 
 
 def _versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ Two steps, so that the clips may be spread over processes: `evaluate_logits` giv
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import paddle
 
-from ppvcli.datasets.annotations import Sample
+from ppvcli.datasets.annotations import Sample, faults_error
 from ppvcli.datasets.loader import ClipLoader
 from ppvcli.engine import metrics
+from ppvcli.errors import DatasetError
 from ppvcli.models.views import batch_logits
 from ppvcli.results import EvalReport
 from ppvcli.specs import Preprocess
@@ -85,7 +87,7 @@ def build_report(
     model: str,
     skip_broken: bool = False,
 ) -> EvalReport:
-    """Counts the rows of all samples, in any order; of rows with the same index (padded shares) the first counts.
+    """Counts the rows of all samples, in any order.
 
     Clips with an error count as wrong, or with `skip_broken` not at all; they are listed either way. Then one must be
     left to count.
@@ -95,7 +97,7 @@ def build_report(
     skipped = set(broken) if skip_broken else set()
     counted = [i for i in range(len(samples)) if i not in skipped]
     failures = tuple((str(samples[i].path), answers[i].error or "") for i in broken)
-    assert counted, "evaluate() has refused these clips"
+    assert counted, "check_answered() has refused these clips"
     true_n = np.array([samples[i].label for i in counted], np.int64)
     predicted_n = np.array([predicted_class(answers[i]) for i in counted], np.int64)
     num_correct_top5, losses = 0, []
@@ -123,12 +125,26 @@ def build_report(
 
 
 def order_rows(samples: Sequence[Sample], rows: Iterable[ClipRow]) -> tuple[ClipRow, ...]:
-    """One row for each sample, in their order; of rows with the same index the first."""
-    by_index: dict[int, ClipRow] = {}
-    for row in rows:
-        by_index.setdefault(row.index, row)
-    assert set(by_index) == set(range(len(samples))), "every sample has a row"
-    return tuple(by_index[i] for i in range(len(samples)))
+    """The row of each sample, in their order."""
+    ordered = tuple(sorted(rows, key=lambda row: row.index))
+    assert [row.index for row in ordered] == list(range(len(samples))), "every sample has one row"
+    return ordered
+
+
+def check_answered(samples: Sequence[Sample], rows: Iterable[ClipRow]) -> None:
+    """Passes where one clip at least has an answer.
+
+    Raises: DatasetError, which says why each has none, with its path once; the hint is the one for most of them.
+    """
+    answers = order_rows(samples, rows)
+    if any(row.logits_k is not None for row in answers):
+        return
+    faults = []
+    for sample, row in zip(samples, answers, strict=True):
+        path, error = str(sample.path), str(row.error)
+        faults.append(error if path in error else f"{path}: {error}")
+    hint = statistics.mode(row.hint for row in answers)
+    raise DatasetError(f"0 of {len(answers)} clips could be evaluated:\n{faults_error(faults).message}", hint=hint)
 
 
 def predicted_class(row: ClipRow) -> int:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -152,9 +153,10 @@ def describe_failure(log_dir: Path, code: int, run_dir: Path) -> RankError:
         who, lines = f"process {named[1]} ended with code {named[2]}", logs[int(named[1])]
     else:
         who, lines = f"process {first[0]} ended without a word, killed perhaps", logs[first[0]]
+    run = shlex.quote(str(run_dir))
     return RankError(
         "\n".join([f"{who}; its last lines:", *(f"  {line}" for line in lines)]),
-        hint=f"ppv train --resume {run_dir} goes on after the last finished epoch, once the cause is gone",
+        hint=f"ppv train --resume {run} goes on after the last finished epoch, once the cause is gone",
     )
 
 

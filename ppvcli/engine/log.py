@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -123,20 +124,22 @@ def read_log(path: Path) -> tuple[list[StepReport], list[EpochResult]]:
 
 def cannot_write(path: Path, error: OSError) -> LogError:
     """The error about a file in a run folder that the run can do without, but should not."""
+    run = shlex.quote(str(path.parent))
     return LogError(
         f"can't write {path}: {error.strerror or error}",
-        hint=f"free some space, then ppv train --resume {path.parent} goes on after the last finished epoch",
+        hint=f"free some space, then ppv train --resume {run} goes on after the last finished epoch",
     )
 
 
 def _to_line(entry: Entry) -> str:
     """JSON has no NaN and no infinity: both become null."""
     kind = "step" if isinstance(entry, StepReport) else "epoch"
-    values = {key: _null_if_not_finite(value) for key, value in asdict(entry).items()}
+    values = {key: null_if_not_finite(value) for key, value in asdict(entry).items()}
     return json.dumps({"kind": kind, **values}, allow_nan=False) + "\n"
 
 
-def _null_if_not_finite(value: Any) -> Any:
+def null_if_not_finite(value: Any) -> Any:
+    """A value as JSON can have it."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

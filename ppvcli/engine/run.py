@@ -35,11 +35,12 @@ from ppvcli.engine.run_folder import check_new_run, check_not_held, holding_run,
 from ppvcli.engine.start import fetch_weights, starting_network
 from ppvcli.engine.trainer import Trainer
 from ppvcli.engine.writers import check_writers, open_writers
-from ppvcli.errors import ConfigError, DatasetError, UsageError, WeightsNotFoundError
+from ppvcli.errors import ConfigError, DatasetError, RankError, UsageError, WeightsNotFoundError
 from ppvcli.files import write_text
+from ppvcli.models.backbones import list_weights
 from ppvcli.models.device import find_device, select_device
 from ppvcli.models.recognizer import open_recognizer
-from ppvcli.models.zoo import get_model_row, list_models
+from ppvcli.models.zoo import get_model_row
 from ppvcli.results import StartReport, TrainResult
 from ppvcli.weights.download import Report
 from ppvcli.weights.formats import LAST_CHECKPOINT
@@ -62,24 +63,28 @@ def train(
 
     The run folder holds `config.yaml`, `split.jsonl`, `log.jsonl`, `curves.png`, `last/checkpoint.safetensors` with the
     report of its evaluation, and `best/weights.safetensors`; it stands for a model wherever weights are asked for. With
-    `resume` the run in `run_dir` goes on after its last finished epoch with the clips it began with, and ends with the
-    weights of a run that was never interrupted (same machine, CPU); one that has done all its epochs is not evaluated
-    again. `cluster` spreads it over several processes, each with `batch_size` clips; on several machines `run_dir` is a
-    folder that all of them see. `writers` are `tensorboard` and `visualdl`. `progress` is told how far published
-    weights are fetched. `source` is where the config was read from, for messages about it. `note` is told how many
-    classes and clips there are, which classes have none on a side, and of clips that a resumed run leaves out.
+    `resume` the run in `run_dir`, if there is one, goes on after its last finished epoch with the clips it began with,
+    and ends with the weights of a run that was never interrupted (same machine, CPU); one that has done all its epochs
+    is not evaluated again. `cluster` spreads it over several processes, each with `batch_size` clips; on several
+    machines `run_dir` is a folder that all of them see. `writers` are `tensorboard` and `visualdl`. `progress` is told
+    how far published weights are fetched. `source` is where the config was read from, for messages about it. `note` is
+    told how many classes and clips there are, which classes have none on a side, and of clips that a resumed run leaves
+    out.
 
     Raises: ConfigError, DatasetError, WeightsError, DeviceError, DivergedError; RankError for a process that failed;
     UsageError where `run_dir` holds anything, or is among the class folders, and `resume` is off, or where another
     process is training there.
     """
     run_dir = Path(run_dir)
+    resume = resume and (run_dir / CONFIG_FILE).exists()
     if isinstance(config, (str, Path)):
         source = Source(str(config))
         config = load_source(source)
     source = source or Source(str(run_dir / CONFIG_FILE))
     writers = as_names(writers)
     check_writers(writers)
+    if cluster is not None and cluster.size == 1 and cluster.gpus:
+        device = f"gpu:{cluster.gpus[0]}"  # no launcher will give it to this process
     leads = is_main_process() and (cluster is None or cluster.num_nodes == 1)  # of machines, the first process of all
     if leads:
         check_not_held(run_dir)
@@ -101,7 +106,13 @@ def train(
         with _own_run(config, run_dir, resume=resume) if leads else contextlib.nullcontext():
             _write_request(config, split, run_dir=run_dir, resume=resume)
         place = ["--gpu" if cluster.gpus else "--cpu", *(f"--writer={name}" for name in writers)]
-        launch(["train", "--resume", str(run_dir), *place], run_dir, cluster=cluster, observer=observer)
+        try:
+            launch(["train", "--resume", str(run_dir), *place], run_dir, cluster=cluster, observer=observer)
+        except RankError as error:
+            if leads and not resume and not (run_dir / LAST_CHECKPOINT).exists():
+                remove_begun_run(run_dir, writers)
+                error.hint = "the same command starts the run anew, once the cause is gone"
+            raise
         return read_result(run_dir, model=config.model.name)
     select_device(local_device(device))
     with _own_run(config, run_dir, resume=resume) if leads else contextlib.nullcontext():
@@ -250,10 +261,19 @@ def _began_elsewhere(config: TrainConfig, run_dir: Path, *, cluster: Cluster | N
 def _dump_request(config: TrainConfig) -> str:
     """The config of a run. Paths are in full: it may be resumed and evaluated from any folder."""
     data = config.data.model_copy(update={"root": str(Path(config.data.root).absolute())})
-    teacher = config.teacher
-    if teacher is not None and Path(teacher.weights).exists():
-        teacher = teacher.model_copy(update={"weights": str(Path(teacher.weights).absolute())})
-    return dump_config(config.model_copy(update={"data": data, "teacher": teacher}))
+    model, teacher = config.model, config.teacher
+    if model.pretrained is not None:
+        model = model.model_copy(update={"pretrained": _in_full(model.pretrained)})
+    if teacher is not None:
+        teacher = teacher.model_copy(update={"weights": _in_full(teacher.weights)})
+    return dump_config(config.model_copy(update={"model": model, "data": data, "teacher": teacher}))
+
+
+def _in_full(weights: str) -> str:
+    """The path of weights from the root on; a name as it is."""
+    path = Path(weights).expanduser()
+    is_name = weights in ("imagenet", *list_weights()) or not path.exists()
+    return weights if is_name else str(path.absolute())
 
 
 def _write_request(config: TrainConfig, split: Split, *, run_dir: Path, resume: bool) -> None:
@@ -261,7 +281,7 @@ def _write_request(config: TrainConfig, split: Split, *, run_dir: Path, resume: 
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_text(run_dir / CONFIG_FILE, _dump_request(config))  # first: it is what makes the folder that of a run
-        if not resume:
+        if not resume or not (run_dir / SPLIT_FILE).exists():
             write_split(run_dir / SPLIT_FILE, split, root=Path(config.data.root))
     except OSError as error:
         raise UsageError(f"can't write a run to {run_dir}: {error.strerror or error}", hint="another --out") from error
@@ -273,7 +293,7 @@ def _objective(config: TrainConfig, split: Split, *, source: Source) -> Objectiv
     if config.teacher is None:
         return Supervised(label_smoothing=config.label_smoothing)
     path = config.teacher.weights
-    teacher = open_recognizer(path) if path in list_models() else open_recognizer(None, weights=path)
+    teacher = open_recognizer(path) if path in list_weights() else open_recognizer(None, weights=path)
     if teacher.labels != split.labels:
         what = f"{path} knows other classes than the data set: {_first_difference(teacher.labels, split.labels)}"
         raise ConfigError(

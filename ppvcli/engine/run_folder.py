@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -58,14 +59,15 @@ def check_new_run(run_dir: Path, data: DataConfig) -> None:
     Raises: UsageError.
     """
     if (run_dir / CONFIG_FILE).exists():
-        raise UsageError(f"{run_dir} already holds a run", hint=f"ppv train --resume {run_dir}, or another --out")
+        hint = f"ppv train --resume {shlex.quote(str(run_dir))}, or another --out"
+        raise UsageError(f"{run_dir} already holds a run", hint=hint)
     root, out = Path(data.root).resolve(), run_dir.resolve()
     if data.csv is None and data.train_list is None and out.is_relative_to(root):
         place = out.relative_to(root).parts
         if not place or not place[0].startswith("."):
             raise UsageError(
                 f"a run in {run_dir} would be taken for clips: the folders in {data.root} are the classes",
-                hint=f"--out {root.parent / 'runs' / 'mine'}, or another folder outside of it",
+                hint=f"--out {shlex.quote(str(root.parent / 'runs' / 'mine'))}, or another folder outside of it",
             )
     if run_dir.exists() and not run_dir.is_dir():
         raise UsageError(f"can't write a run into {run_dir}: it is a file", hint="another --out, a new folder")

@@ -28,6 +28,7 @@ from ppvcli.models.backbones import (
 )
 from ppvcli.models.build import build_network, classifier_keys
 from ppvcli.models.tsm_efflite0 import imagenet_state
+from ppvcli.models.zoo import get_model_row, load_labels
 from ppvcli.results import StartReport
 from ppvcli.specs import NetworkSpec
 from ppvcli.weights.download import WITHOUT_NETWORK as PREDICT_WITHOUT_NETWORK
@@ -113,14 +114,18 @@ def _imagenet_backbones(spec: NetworkSpec) -> list[tuple[str, Backbone]]:
 
 
 def _other_classes(name_or_file: str, labels: Sequence[str]) -> str | None:
-    """The classes of a file that says them, where they are others: equal in number is not equal."""
-    if name_or_file == "imagenet" or name_or_file in list_weights():
+    """The classes of a model, or of a file that says them, where they are others: equal in number is not equal."""
+    if name_or_file == "imagenet" or name_or_file in BACKBONES:
         return None
-    metadata = read_metadata(name_or_file)
-    if metadata is None or metadata.labels is None or metadata.labels == tuple(labels):
+    if name_or_file in list_weights():
+        known: tuple[str, ...] | None = load_labels(get_model_row(name_or_file).labels)
+    else:
+        metadata = read_metadata(name_or_file)
+        known = None if metadata is None else metadata.labels
+    if known is None or known == tuple(labels):
         return None
-    names = [repr(name) for name in metadata.labels[:MAX_NAMES]]
-    return ", ".join([*names, "..."] if len(metadata.labels) > MAX_NAMES else names)
+    names = [repr(name) for name in known[:MAX_NAMES]]
+    return ", ".join([*names, "..."] if len(known) > MAX_NAMES else names)
 
 
 def _read_canonical(name_or_file: str) -> dict[str, np.ndarray]:

@@ -30,7 +30,7 @@ from ppvcli.engine.checkpoint import (
 from ppvcli.engine.curves import CURVES_FILE, write_curves
 from ppvcli.engine.distributed import ALONE, World
 from ppvcli.engine.ema import WeightAverage
-from ppvcli.engine.evaluator import build_report, evaluate_logits
+from ppvcli.engine.evaluator import build_report, check_answered, evaluate_logits
 from ppvcli.engine.log import cannot_write
 from ppvcli.engine.losses import Targets
 from ppvcli.engine.mixup import mix_clips
@@ -47,7 +47,7 @@ from ppvcli.results import EpochResult, EvalReport, TrainResult
 from ppvcli.specs import NetworkSpec
 from ppvcli.video.limits import DecodeLimits
 from ppvcli.video.transforms import normalize
-from ppvcli.weights.formats import BEST_WEIGHTS, WeightsMetadata, write_safetensors
+from ppvcli.weights.formats import BEST_WEIGHTS, LAST_CHECKPOINT, WeightsMetadata, write_safetensors
 
 
 class Trainer:
@@ -189,13 +189,19 @@ class Trainer:
         if self.average is not None:
             self.average.update()
         if not math.isfinite(meter.loss_sum):
+            hint = "a smaller optimizer.learning_rate or a longer warm-up, in a new run, with another --out"
+            if (self.run_dir / LAST_CHECKPOINT).exists():
+                hint += f"; {self.run_dir}/last is the epoch before"
             raise DivergedError(
                 f"the loss is {meter.loss_sum} at step {step + 1} of epoch {epoch + 1} (learning rate {rate:.2e})",
-                hint=f"a smaller optimizer.learning_rate or a longer warm-up; {self.run_dir}/last is the epoch before",
+                hint=hint,
             )
 
     def evaluate(self) -> EvalReport:
-        """The held-out clips, each once whatever the number of processes, looked at as the config says."""
+        """The held-out clips, each once whatever the number of processes, looked at as the config says.
+
+        Raises: DatasetError where no clip can be decoded.
+        """
         self.network.eval()
         indices = range(self.world.rank, len(self.split.val), self.world.size)
         done = iter(range(1, len(indices) + 1))
@@ -212,16 +218,14 @@ class Trainer:
                 self.split.val,
                 inputs.val_preprocess(self.config),
                 indices=indices,
+                batch_size=1 if paddle.device.get_device() == "cpu" else self.config.batch_size,
                 num_workers=self.config.data.num_workers,
                 limits=self.limits,
                 on_clip=on_clip,
             )
-        return build_report(
-            self.split.val,
-            [row for share in self.world.gather(rows) for row in share],
-            labels=self.split.labels,
-            model=self.config.model.name,
-        )
+        answers = [row for share in self.world.gather(rows) for row in share]
+        check_answered(self.split.val, answers)
+        return build_report(self.split.val, answers, labels=self.split.labels, model=self.config.model.name)
 
     def save(self, report: EvalReport, *, is_best: bool) -> None:
         """The checkpoint after what must be there: a run that stops before it repeats the epoch and writes the same.

@@ -103,19 +103,20 @@ def test_batch_logits_are_the_logits_of_each_clip() -> None:
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
 
 
-def test_shares_of_two_processes_make_the_report_of_one(with_broken: tuple[Sample, ...]) -> None:
-    """Eight clips over three ranks: shares of three, the last one padded with clips from the start."""
+def test_shares_of_three_processes_make_the_report_of_one(with_broken: tuple[Sample, ...]) -> None:
     alone = evaluate_logits(Brightness(), with_broken, PREPROCESS, num_workers=0)
-    shares = [(0, 3, 6), (1, 4, 7), (2, 5, 0)]
+    shares = [(0, 3, 6), (1, 4, 7), (2, 5)]
     rows = [
         row
         for share in shares
         for row in evaluate_logits(Brightness(), with_broken, PREPROCESS, indices=share, num_workers=0)
     ]
-    assert len(rows) == 9
     report = build_report(with_broken, rows, labels=LABELS, model="m")
     assert report == build_report(with_broken, alone, labels=LABELS, model="m")
     assert report.num_clips == 8
+    for wrong in (rows[1:], [*rows, rows[0]]):
+        with pytest.raises(AssertionError, match="one row"):
+            build_report(with_broken, wrong, labels=LABELS, model="m")
 
 
 def test_broken_clip_counts_as_wrong_unless_left_out(with_broken: tuple[Sample, ...]) -> None:

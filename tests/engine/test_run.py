@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppvcli.configs.load import parse_config
+from ppvcli.configs.load import load_config, parse_config
 from ppvcli.configs.schema import TrainConfig
+from ppvcli.datasets.catalog import open_split
 from ppvcli.engine import run
 from ppvcli.engine.evaluate import evaluate
 from ppvcli.engine.launch import Cluster
 from ppvcli.engine.progress import StepReport
 from ppvcli.engine.run import resume, train
-from ppvcli.errors import DatasetError, UsageError
+from ppvcli.errors import DatasetError, RankError, UsageError
 from ppvcli.results import EpochResult, StartReport
 from ppvcli.video.render import write_video
 from ppvcli.weights.formats import read_weights
@@ -36,6 +37,13 @@ class StopAfterEpoch:
         pass
 
     def on_epoch(self, result: EpochResult) -> None:
+        raise KeyboardInterrupt
+
+
+class StopAtStep(StopAfterEpoch):
+    """Ctrl-C in the first epoch."""
+
+    def on_step(self, report: StepReport) -> None:
         raise KeyboardInterrupt
 
 
@@ -72,6 +80,10 @@ def make_config(clips: Path) -> TrainConfig:
         "seed": 3,
     }
     return parse_config(tree, source="test")
+
+
+def change(config: TrainConfig, **changes: object) -> TrainConfig:
+    return parse_config({**config.model_dump(mode="json"), **changes}, source="test")
 
 
 def begin(clips: Path, tmp_path: Path) -> tuple[Path, Path]:
@@ -173,6 +185,18 @@ def test_clips_that_can_not_be_decoded_leave_no_run_in_the_way(clips: Path, tmp_
     assert not run_dir.exists()
 
 
+def test_held_out_clips_that_can_not_be_decoded_leave_no_run_either(clips: Path, tmp_path: Path) -> None:
+    root, run_dir = tmp_path / "clips", tmp_path / "run"
+    shutil.copytree(clips, root)
+    config = make_config(root)
+    for sample in open_split(config.data, seed=config.seed).val:
+        sample.path.write_bytes(b"no video")
+    with pytest.raises(DatasetError, match="0 of 2 clips could be evaluated") as caught:
+        train(config, run_dir, device="cpu")
+    assert caught.value.message.count(str(root)) == 2
+    assert not run_dir.exists()
+
+
 def test_run_that_could_be_resumed_keeps_its_folder_when_clips_break(clips: Path, tmp_path: Path) -> None:
     root, run_dir = begin(clips, tmp_path)
     (run_dir / "last" / "checkpoint.safetensors").unlink()
@@ -230,3 +254,90 @@ def test_second_machine_of_a_run_joins_what_the_first_one_wrote_and_nothing_else
     (tmp_path / "config.yaml").unlink()
     with pytest.raises(UsageError, match=r"holds something else than a run: split\.jsonl"):
         train(make_config(clips), tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("has_checkpoint", [False, True], ids=["first_epoch", "later"])
+def test_processes_that_fail_in_the_first_epoch_leave_no_run_in_the_way(
+    has_checkpoint: bool, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = tmp_path / "run"
+
+    def fails(arguments: list[str], folder: Path, **_: object) -> None:
+        (folder / "log.jsonl").write_text("", encoding="utf-8")
+        if has_checkpoint:
+            (folder / "last").mkdir()
+            (folder / "last" / "checkpoint.safetensors").touch()
+        raise RankError("process 0 ended with code 1", hint=f"ppv train --resume {folder}")
+
+    monkeypatch.setattr(run, "launch", fails)
+    with pytest.raises(RankError) as caught:
+        train(make_config(clips), run_dir, device="cpu", cluster=Cluster(num_processes=2))
+    assert run_dir.exists() == has_checkpoint
+    assert (f"ppv train --resume {run_dir}" == caught.value.hint) == has_checkpoint
+    assert ("the same command" in str(caught.value.hint)) != has_checkpoint
+
+
+def test_single_gpu_of_a_cluster_is_the_one_trained_on(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def select(device: str) -> str:
+        asked.append(device)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "find_device", lambda device: device)
+    monkeypatch.setattr(run, "select_device", select)
+    with pytest.raises(KeyboardInterrupt):
+        train(make_config(clips), tmp_path / "run", device="gpu", cluster=Cluster(num_processes=1, gpus=(3,)))
+    assert asked == ["gpu:3"]
+
+
+@pytest.mark.parametrize("weights", ["tsm", "tsm_k400", "runs/teacher"])
+def test_teacher_is_opened_by_name_alias_or_path(
+    weights: str, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str | None, str | None]] = []
+
+    def open_one(model: str | None, *, weights: str | None = None) -> None:
+        opened.append((model, weights))
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    Path("runs/teacher").mkdir(parents=True)
+    monkeypatch.setattr(run, "open_recognizer", open_one)
+    monkeypatch.setattr(run, "fetch_weights", lambda *_, **__: None)
+    with pytest.raises(KeyboardInterrupt):
+        train(change(make_config(clips), teacher={"weights": weights}), tmp_path / "run", device="cpu")
+    assert opened == [(None, weights) if "/" in weights else (weights, None)]
+
+
+def test_paths_of_a_run_are_in_full_and_names_stay(
+    clips: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(straight.parent)
+    monkeypatch.setenv("HOME", str(straight.parent))
+    for number, (given, kept) in enumerate((("run", str(straight)), ("~/run/last", f"{straight}/last"))):
+        config = change(make_config(clips), model={"name": "tsm_efflite0", "pretrained": given})
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / str(number), device="cpu", observer=StopAtStep())
+        assert load_config(str(tmp_path / str(number) / "config.yaml")).model.pretrained == kept
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        resume(tmp_path / "0", device="cpu", observer=StopAtStep())
+    (tmp_path / "tsm_efflite0_weizmann").mkdir()
+    name = {"name": "tsm_efflite0", "pretrained": "tsm_efflite0_weizmann"}
+    with pytest.raises(KeyboardInterrupt):
+        train(change(make_config(clips), model=name), tmp_path / "named", device="cpu", observer=StopAtStep())
+    assert load_config(str(tmp_path / "named" / "config.yaml")).model.pretrained == "tsm_efflite0_weizmann"
+
+
+def test_resume_where_no_run_is_begins_one(clips: Path, straight: Path, tmp_path: Path) -> None:
+    config, run_dir = make_config(clips), tmp_path / "run"
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(config, run_dir, device="cpu", resume=True, observer=StopAtStep())
+        assert (run_dir / "split.jsonl").read_bytes() == (straight / "split.jsonl").read_bytes()
+        (run_dir / "split.jsonl").unlink()  # a run that lost it writes it down again
+    with pytest.raises(UsageError, match="would be taken for clips"):
+        train(config, clips / "run", device="cpu", resume=True)

@@ -19,12 +19,12 @@ from ppvcli.errors import DownloadError, OfflineError, WeightsError, WeightsMism
 from ppvcli.models.backbones import BACKBONES, imagenet_backbone, list_weights, store_name, weight_source, weights_of
 from ppvcli.models.build import build_network, expected_shapes
 from ppvcli.models.load import save_weights
-from ppvcli.models.zoo import ALIASES, ZOO, get_model_row
+from ppvcli.models.zoo import ALIASES, ZOO, get_model_row, load_labels
 from ppvcli.results import StartReport
 from ppvcli.weights import store
 from ppvcli.weights.download import DownloadProgress
 from ppvcli.weights.fetch import download_weights
-from ppvcli.weights.formats import WeightsMetadata
+from ppvcli.weights.formats import WeightsMetadata, read_weights
 from ppvcli.weights.torch_legacy import find_efflite0_file
 from tests.weights.builders import lod_tensor
 from tests.weights.file_server import FileServer
@@ -362,3 +362,17 @@ def test_classifier_of_other_classes_begins_anew_though_their_number_is_the_same
     assert equal == kept
     assert report.new == (() if kept else ("head.fc.weight", "head.fc.bias"))
     assert [why for _, why in report.skipped] == ([] if kept else ["of other classes: 'walk', 'run'"] * 2)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_classifier_of_a_model_by_name_begins_anew_for_as_many_other_classes(kept: bool) -> None:
+    own = load_labels("weizmann")
+    labels = own if kept else class_names(len(own))
+    config = make_config("tsm_efflite0", "tsm_efflite0_weizmann")
+    network, report = starting_network(config, labels=labels, starts=True)
+    assert report is not None
+    assert report.new == (() if kept else ("head.fc.weight", "head.fc.bias"))
+    published = read_weights(weights_of("tsm_efflite0_weizmann")).tensors["head.fc.weight"]
+    assert np.array_equal(network.head.fc.weight.numpy(), published) == kept
+    reason = "of other classes: 'bend', 'jack', 'jump', 'pjump', 'run', ..."
+    assert [why for _, why in report.skipped] == ([] if kept else [reason] * 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -12,9 +13,8 @@ import pytest
 from ppvcli.configs.load import parse_config
 from ppvcli.configs.schema import TrainConfig
 from ppvcli.datasets.annotations import Sample, Split
-from ppvcli.datasets.loader import ClipLoader
 from ppvcli.engine.checkpoint import read_result
-from ppvcli.engine.evaluator import build_report, evaluate_logits
+from ppvcli.engine.evaluator import ClipRow, build_report, evaluate_logits
 from ppvcli.engine.objectives import Supervised
 from ppvcli.engine.progress import StepReport
 from ppvcli.engine.trainer import Trainer, set_train_mode
@@ -24,7 +24,6 @@ from ppvcli.models.zoo import get_model_row
 from ppvcli.results import EpochResult, EvalReport, StartReport
 from ppvcli.specs import Resize, Sampling
 from ppvcli.video.render import write_video
-from ppvcli.video.transforms import Augment
 from ppvcli.weights.formats import read_metadata, read_weights
 
 PREPROCESS = replace(
@@ -130,24 +129,6 @@ def test_interrupted_and_resumed_run_ends_with_the_same_weights(split: Split, tm
     assert expected.keys() == got.keys()
     for key, tensor in expected.items():
         assert np.array_equal(tensor, got[key]), key
-
-
-def test_number_of_workers_does_not_change_a_batch(split: Split) -> None:
-    augment = Augment(flip_ratio=0.5, min_area_ratio=0.5)
-    batches = [
-        list(ClipLoader(split.train, PREPROCESS, batch_size=4, num_workers=n, augment=augment, seed=1).epoch(3))
-        for n in (0, 2)
-    ]
-    for alone, spread in zip(*batches, strict=True):
-        assert np.array_equal(alone.frames_nvthwc, spread.frames_nvthwc)
-        assert np.array_equal(alone.labels, spread.labels)
-
-
-def test_epochs_differ_and_repeat(split: Split) -> None:
-    loader = ClipLoader(split.train, PREPROCESS, batch_size=6, num_workers=0, augment=Augment(), seed=1)
-    first, second, again = (next(loader.epoch(epoch)) for epoch in (0, 1, 0))
-    assert np.array_equal(first.frames_nvthwc, again.frames_nvthwc)
-    assert not np.array_equal(first.frames_nvthwc, second.frames_nvthwc)
 
 
 def test_training_lowers_the_loss_on_its_own_clips(split: Split, tmp_path: Path) -> None:
@@ -308,7 +289,33 @@ def test_learning_rates_are_scaled_to_the_clips_of_a_step(split: Split, tmp_path
     assert rate == pytest.approx(0.25 * 0.1 * (1 + np.cos(np.pi * 0.5)) / 2)
 
 
-def test_diverging_loss_is_an_error(split: Split, tmp_path: Path) -> None:
-    optimizer = {"name": "momentum", "learning_rate": 1e12}
-    with pytest.raises(DivergedError, match="learning rate"):
-        make_trainer(split, tmp_path, optimizer=optimizer, epochs=4).run()
+@pytest.mark.parametrize("has_checkpoint", [False, True], ids=["first_epoch", "later"])
+def test_diverging_loss_is_an_error_that_names_the_weights_before(
+    has_checkpoint: bool, split: Split, tmp_path: Path
+) -> None:
+    trainer = make_trainer(split, tmp_path, optimizer={"name": "momentum", "learning_rate": 1e30})
+    if has_checkpoint:
+        (tmp_path / "last").mkdir()
+        (tmp_path / "last" / "checkpoint.safetensors").touch()
+    with pytest.raises(DivergedError, match=r"step 2 of epoch 1 \(learning rate") as caught:
+        trainer.train_epoch(0)
+    assert "in a new run, with another --out" in str(caught.value.hint)
+    assert (f"{tmp_path}/last" in str(caught.value.hint)) == has_checkpoint
+
+
+@pytest.mark.parametrize(("device", "batch_size"), [("cpu", 1), ("gpu:0", 4)])
+def test_validation_takes_batches_on_a_gpu(
+    device: str, batch_size: int, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No GPU is needed: only the device's name is another one."""
+    sizes: list[object] = []
+
+    def note(*args: Any, **settings: Any) -> tuple[ClipRow, ...]:
+        sizes.append(settings["batch_size"])
+        return evaluate_logits(*args, **settings)
+
+    monkeypatch.setattr("ppvcli.engine.trainer.evaluate_logits", note)
+    trainer = make_trainer(split, tmp_path)
+    monkeypatch.setattr(paddle.device, "get_device", lambda: device)
+    assert trainer.evaluate().num_clips == 2
+    assert sizes == [batch_size]
