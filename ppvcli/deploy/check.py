@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ import numpy.typing as npt
 from ppvcli.deploy.cache import CheckResult
 from ppvcli.deploy.runtimes import EngineSettings, Precision, feed, load_engine
 from ppvcli.errors import RuntimeFailedError
+from ppvcli.processes import end_with
 from ppvcli.specs import Preprocess
 from ppvcli.weights.metadata import preprocess_from_json, preprocess_to_json
 
@@ -35,14 +38,15 @@ clip that looks like no class has a small span. For 8 bits this finds what is br
 to 0.1 on clips of the calibrated kind and by 0.3 on others; whether that will do, the table of `ppv export --check`
 shows."""
 TIMED_RUNS = 3
-_TIMEOUT_S = 600
+_START_TIMEOUT_S = 300
+_CLIP_TIMEOUT_S = 10
 
 
 def check_program(
     runtime: str,
     program: Path,
     *,
-    clips_nthwc: npt.NDArray[np.uint8],
+    clips_path: Path,
     logits_nk: npt.NDArray[np.float32],
     preprocess: Preprocess,
     settings: EngineSettings,
@@ -50,19 +54,24 @@ def check_program(
 ) -> CheckResult:
     """How a program compares with the logits of its network, clip by clip and two at a time.
 
+    `clips_path` is a .npy file of uint8 [N, T, H, W, 3]: there may be more clips than fit into memory.
+
     Raises: RuntimeFailedError where it crashes, is refused, or answers differently beyond the tolerance.
     """
     with tempfile.TemporaryDirectory(prefix="ppv-check-") as folder:
-        job = Path(folder) / "job.npz"
-        np.savez(job, clips=clips_nthwc, logits=logits_nk)
+        logits_path = Path(folder) / "logits.npy"
+        np.save(logits_path, logits_nk)
         request = {
+            "parent": os.getpid(),
             "runtime": runtime,
             "program": str(program),
-            "job": str(job),
+            "clips": str(clips_path),
+            "logits": str(logits_path),
             "preprocess": preprocess_to_json(preprocess),
             "settings": asdict(settings),
             "truth": truth if truth is None else list(truth),
         }
+        timeout_s = _START_TIMEOUT_S + _CLIP_TIMEOUT_S * len(logits_nk)
         # the same modules as in this process, whatever its working directory and environment are
         code = f"import sys; sys.path[:] = {sys.path!r}; from ppvcli.deploy.check import main; main()"
         try:
@@ -72,10 +81,10 @@ def check_program(
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=_TIMEOUT_S,
+                timeout=timeout_s,
             )
         except subprocess.TimeoutExpired as error:
-            raise RuntimeFailedError(f"{runtime} gives no answer to {program} in {_TIMEOUT_S} s") from error
+            raise RuntimeFailedError(f"{runtime} gives no answer to {program} in {timeout_s} s") from error
     if child.returncode != 0:
         said = [line for line in child.stderr.splitlines() if line.strip()]
         reason = f"signal {-child.returncode}" if child.returncode < 0 else said[-1] if said else "without a word"
@@ -115,16 +124,17 @@ def compare(
     """What `check_program` reports, measured in this process. Raises: RuntimeFailedError."""
     engine = load_engine(runtime, program, settings=settings)
 
-    one_by_one = np.concatenate(
-        [engine.run(feed(engine, clips_nthwc[i : i + 1], preprocess=preprocess)) for i in range(len(clips_nthwc))]
-    )
-    first = feed(engine, clips_nthwc[:1], preprocess=preprocess)
+    def prepared(start: int, end: int) -> npt.NDArray[Any]:
+        return feed(engine, np.array(clips_nthwc[start:end]), preprocess=preprocess)
+
+    one_by_one = np.concatenate([engine.run(prepared(i, i + 1)) for i in range(len(clips_nthwc))])
+    first = prepared(0, 1)
     times_s = []
     for _ in range(TIMED_RUNS):
         start = time.perf_counter()
         engine.run(first)
         times_s.append(time.perf_counter() - start)
-    together = engine.run(feed(engine, clips_nthwc[:2], preprocess=preprocess))
+    together = engine.run(prepared(0, 2))
     if one_by_one.shape != logits_nk.shape:
         raise RuntimeFailedError(f"{runtime} gives logits {one_by_one.shape}, the network {logits_nk.shape}")
     got, wanted = np.concatenate([one_by_one, together]), np.concatenate([logits_nk, logits_nk[:2]])
@@ -142,14 +152,13 @@ def compare(
 def main() -> None:
     """The child: a request on stdin, a `CheckResult` or an error as one line of JSON on stdout."""
     request = json.loads(sys.stdin.read())
-    with np.load(request["job"]) as job:
-        clips, logits = job["clips"], job["logits"]
+    end_with(request["parent"])
     try:
         result = compare(
             request["runtime"],
             Path(request["program"]),
-            clips_nthwc=clips,
-            logits_nk=logits,
+            clips_nthwc=np.load(request["clips"], mmap_mode="r"),
+            logits_nk=np.load(request["logits"]),
             preprocess=preprocess_from_json(request["preprocess"]),
             settings=EngineSettings(**request["settings"]),
             truth=request["truth"],

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ppvcli.datasets.folder import VIDEO_SUFFIXES
+from ppvcli.datasets.annotations import read_lines
 from ppvcli.errors import DatasetError
-from ppvcli.specs import Preprocess
+from ppvcli.specs import VIDEO_SUFFIXES, Preprocess
 from ppvcli.video.clip import load_frames
 from ppvcli.video.render import render_action, write_video
 
@@ -36,7 +36,7 @@ def find_clips(source: str | Path, *, purpose: str) -> Clips:
 
     Paths in a list are relative to its folder. `purpose`, such as "calibration", is for the error message.
 
-    Raises: DatasetError where there is no video, or a list names files that are not there.
+    Raises: DatasetError where there is no video, or a list names files that are not there or labels only some.
     """
     source = Path(source)
     if source.is_dir():
@@ -54,17 +54,16 @@ def find_clips(source: str | Path, *, purpose: str) -> Clips:
 
 
 def _read_clip_list(source: Path, *, purpose: str) -> Clips:
-    try:
-        lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{purpose}: can't read the list {source}: {error}") from error
-    paths, labels, missing = [], [], []
+    lines = [line.strip() for line in read_lines(source) if line.strip()]
+    paths, labels, missing, plain = [], [], [], []
     for line in lines:
         name, _, label = line.rpartition(" ")
         path = source.parent / line
         if not path.is_file() and label.isdecimal():
             path = source.parent / name.strip()
             labels.append(int(label))
+        else:
+            plain.append(line)
         paths.append(path)
         if not path.is_file():
             missing.append(line)
@@ -75,7 +74,12 @@ def _read_clip_list(source: Path, *, purpose: str) -> Clips:
         )
     if not paths:
         raise DatasetError(f"{purpose}: the list {source} names no clip")
-    return Clips(paths=tuple(paths), truth=tuple(labels) if len(labels) == len(paths) else None)
+    if labels and plain:
+        raise DatasetError(
+            f"{purpose}: {len(plain)} of {len(lines)} rows of {source} have no label, first: {plain[0]}",
+            hint="a row is `path label`, or all are `path`",
+        )
+    return Clips(paths=tuple(paths), truth=tuple(labels) or None)
 
 
 def load_first_views(clips: Clips, preprocess: Preprocess) -> Iterator[Clip]:

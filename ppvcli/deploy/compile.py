@@ -23,7 +23,6 @@ import ppvcli
 from ppvcli.deploy import cache
 from ppvcli.deploy.cache import CheckResult, Entry, Record
 from ppvcli.deploy.engines import OPTIMIZED, optimize_onnx
-from ppvcli.deploy.machine import cpu_features
 from ppvcli.deploy.quiet import silenced
 from ppvcli.deploy.runtimes import (
     PROGRAM_FILES,
@@ -34,9 +33,10 @@ from ppvcli.deploy.runtimes import (
     require_runtime,
     runtime_version,
 )
-from ppvcli.errors import CacheError, MissingPackageError, PpvError, RuntimeFailedError, UsageError, WeightsError
+from ppvcli.errors import CacheError, MissingPackageError, PpvError, RuntimeFailedError, WeightsError
+from ppvcli.machine import cpu_features
 from ppvcli.models.device import load_paddle
-from ppvcli.models.facts import BUNDLED_DIR
+from ppvcli.models.facts import DEMO_CLIP
 from ppvcli.models.zoo import ModelRow
 from ppvcli.weights.store import file_sha256
 
@@ -47,7 +47,6 @@ CLEARLY_FASTER = 0.8
 there starts faster too, and on a busy machine times of the same program differ by a tenth."""
 _PROGRAM_TEXT_BYTES = 2 << 20
 """Room for what is no weight in the files of a program."""
-DEMO_CLIP = BUNDLED_DIR / "demo.mp4"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +58,7 @@ class Request:
     """A file or a legacy folder."""
     weights_sha256: str
     precision: Precision
+    """fp32 or bf16."""
     threads: int
     """For measuring; no program depends on it."""
     on_compile: Callable[[str], None] | None = None
@@ -72,11 +72,6 @@ def compiled(request: Request, runtime: str) -> tuple[str, Entry]:
 
     Raises: MissingPackageError, RuntimeFailedError, CacheError; what `open_recognizer` raises about the weights.
     """
-    if request.precision == "int8":
-        raise UsageError(
-            "int8 needs clips to calibrate on, which weights alone don't have",
-            hint="ppv export --precision int8 --calibration FOLDER --out DIR, then: --weights DIR",
-        )
     try:
         return _compiled(request, runtime)
     except CacheError as error:
@@ -254,9 +249,12 @@ def _check(
     from ppvcli.deploy.check import check_program
 
     settings = EngineSettings(threads=request.threads, precision=request.precision)
-    return check_program(
-        runtime, program, clips_nthwc=clips, logits_nk=logits, preprocess=preprocess, settings=settings
-    )
+    with tempfile.TemporaryDirectory(prefix="ppv-clips-") as work:
+        clips_path = Path(work) / "clips.npy"
+        np.save(clips_path, clips)
+        return check_program(
+            runtime, program, clips_path=clips_path, logits_nk=logits, preprocess=preprocess, settings=settings
+        )
 
 
 def _write_program(network: _Network, runtime: str, *, folder: Path, precision: Precision) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,24 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ppvcli.deploy.quiet import silenced
-from ppvcli.deploy.runtimes import Engine, EngineSettings, Runtime
+from ppvcli.deploy.runtimes import Engine, EngineSettings, Runtime, first_line, import_runtime
 from ppvcli.errors import DeviceError, RuntimeFailedError
-from ppvcli.models.device import load_paddle
-
-
-def load_onnxruntime() -> Any:
-    """The package; imported without its reports of use to Microsoft, which version 1.31 sends unless told not to."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-
-    return onnxruntime
 
 
 class OnnxEngine:
     """ONNX Runtime on the CPU."""
 
     def __init__(self, program: Path, settings: EngineSettings) -> None:
-        onnxruntime = load_onnxruntime()
+        onnxruntime = import_runtime("onnxruntime")
         _cpu_only("onnxruntime", settings)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = settings.threads // settings.streams
@@ -56,9 +46,9 @@ class OnnxEngine:
 def optimize_onnx(source: Path, target: Path) -> None:
     """Writes what ONNX Runtime makes of a program for this very processor; it loads in half the time.
 
-    Raises: RuntimeFailedError.
+    Raises: MissingPackageError, RuntimeFailedError.
     """
-    onnxruntime = load_onnxruntime()
+    onnxruntime = import_runtime("onnxruntime")
     assert is_optimized(target)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(target)
@@ -82,8 +72,7 @@ class OpenvinoEngine:
     """OpenVINO on the CPU; the precision is always said, because it would take bf16 by itself."""
 
     def __init__(self, program: Path, settings: EngineSettings) -> None:
-        import openvino
-
+        openvino = import_runtime("openvino")
         _cpu_only("openvino", settings)
         config = {
             "INFERENCE_PRECISION_HINT": "bf16" if settings.precision == "bf16" else "f32",
@@ -98,6 +87,8 @@ class OpenvinoEngine:
         is_uint8 = self._model.input(0).get_element_type() == openvino.Type.u8
         self.takes: Literal["uint8", "float32"] = "uint8" if is_uint8 else "float32"
         self.streams = settings.streams
+        # the first use of `data` sets up numpy in OpenVINO: two threads there at once wait for each other for ever
+        _ = openvino.Tensor(openvino.Type.u8, openvino.Shape([1])).data
 
     def run(self, clips: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         try:
@@ -114,7 +105,7 @@ class PaddleEngine:
     takes: Literal["uint8", "float32"] = "float32"
 
     def __init__(self, program: Path, settings: EngineSettings) -> None:
-        load_paddle()
+        import_runtime("paddle")
         from paddle import inference
 
         config = inference.Config(str(program), str(program.with_suffix(".pdiparams")))
@@ -183,16 +174,11 @@ def _cpu_only(runtime: str, settings: EngineSettings) -> None:
 
 
 def _refused(runtime: str, program: Path, error: Exception) -> RuntimeFailedError:
-    return RuntimeFailedError(f"{runtime} does not take the program {program}: {_first_line(error)}")
+    return RuntimeFailedError(f"{runtime} does not take the program {program}: {first_line(error)}")
 
 
 def _failed(runtime: str, error: Exception) -> RuntimeFailedError:
-    return RuntimeFailedError(f"{runtime} failed while running the network: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return RuntimeFailedError(f"{runtime} failed while running the network: {first_line(error)}")
 
 
 ENGINES: dict[Runtime, Callable[[Path, EngineSettings], Engine]] = {

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ppvcli.deploy.clips import Clips, find_clips
-from ppvcli.deploy.exported import IMPOSSIBLE, Format, Precision
-from ppvcli.deploy.machine import resolve_threads
+from ppvcli.deploy.exported import IMPOSSIBLE, Format
 from ppvcli.deploy.programs import require_package
 from ppvcli.deploy.quantize import require_quantizer
-from ppvcli.deploy.runtimes import package_version, require_runtime
+from ppvcli.deploy.runtimes import PRECISIONS, Precision, package_version, require_runtime
 from ppvcli.errors import UnknownNameError, UsageError
+from ppvcli.machine import resolve_threads
 
 FORMATS: dict[Format, str] = {"paddle": "paddle", "onnx": "onnxruntime", "openvino": "openvino"}
 """Each with the runtime that it is checked with."""
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)

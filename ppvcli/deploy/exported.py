@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ppvcli.deploy.runtimes import PRECISIONS, Precision
 from ppvcli.errors import ExportError
 from ppvcli.specs import Crop, Preprocess, Resize, Sampling
 from ppvcli.weights.formats import EXPORT_DESCRIPTION
 from ppvcli.weights.metadata import MetadataError, WeightsMetadata, preprocess_from_json, preprocess_to_json
 
 Format = Literal["paddle", "onnx", "openvino"]
-Precision = Literal["fp32", "bf16", "int8"]
 
 IMPOSSIBLE: dict[tuple[Format, Precision], str] = {
     ("paddle", "bf16"): "Paddle runs its programs in fp32 on CPUs",
@@ -36,7 +36,7 @@ _MAX_DESCRIPTION_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Program:
+class ProgramFile:
     """One network in one file format and precision."""
 
     format: Format
@@ -60,13 +60,13 @@ class ExportInfo:
     labels: tuple[str, ...]
     """Class names in the order of the logits."""
     preprocess: Preprocess
-    programs: tuple[Program, ...]
+    programs: tuple[ProgramFile, ...]
     versions: Mapping[str, str] = field(default_factory=dict)
     """Of the packages that wrote the programs; empty in a folder of PaddleX's making."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Which weights were exported, when, and what the check after writing measured; for people to read."""
 
-    def find(self, format: Format, precision: Precision = "fp32") -> Program | None:
+    def find(self, format: Format, precision: Precision = "fp32") -> ProgramFile | None:
         """The program of that kind, or None."""
         for program in self.programs:
             if (program.format, program.precision) == (format, precision):
@@ -143,9 +143,16 @@ def _paddlex_transforms(preprocess: Preprocess) -> list[dict[str, Any]]:
 
 
 def is_export(path: str | Path) -> bool:
-    """Whether a path looks like an export rather than a weight file or a run folder: `inference.yml`, or a tar."""
+    """Whether a path is an export rather than a weight file or a run folder: it has an `inference.yml`.
+
+    It is a folder, or a tar, packed or not, whatever its name.
+    """
     path = Path(path)
-    return (path / EXPORT_DESCRIPTION).is_file() or (path.is_file() and path.suffix == ".tar")
+    if path.is_file():
+        from ppvcli.deploy.tars import holds_export
+
+        return holds_export(path)
+    return (path / EXPORT_DESCRIPTION).is_file()
 
 
 def read_export(path: str | Path) -> ExportInfo:
@@ -153,31 +160,31 @@ def read_export(path: str | Path) -> ExportInfo:
 
     Raises: ExportError for anything else: no `inference.yml`, a damaged one, one of a newer version, missing programs.
     """
-    path = Path(path)
-    if path.is_file():
+    given = Path(path).absolute()
+    folder = given
+    if given.is_file():
         from ppvcli.deploy.tars import unpack
 
-        path = unpack(path)
-    folder = path.absolute()
+        folder = unpack(given)
     try:
-        config = _load_yaml(folder / EXPORT_DESCRIPTION)
+        config = _load_yaml(folder / EXPORT_DESCRIPTION, given=given)
         ours = config.get("ppvcli")
-        info = _read_paddlex(folder, config) if ours is None else _read_ours(folder, config, ours)
+        info = _read_paddlex(folder, config, given=given) if ours is None else _read_ours(folder, config, given=given)
     except (MetadataError, KeyError, TypeError, ValueError, AttributeError) as error:
         fault = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
         raise ExportError(
-            f"{folder / EXPORT_DESCRIPTION} is damaged: {fault}", hint="export the model once more"
+            f"{given / EXPORT_DESCRIPTION} is damaged: {fault}", hint="export the model once more"
         ) from error
     for program in info.programs:
         for file in program.files:
             if not file.is_file():
                 raise ExportError(
-                    f"{folder} is not a complete export: {file.name} is missing", hint="export the model once more"
+                    f"{given} is not a complete export: {file.name} is missing", hint="export the model once more"
                 )
     return info
 
 
-def _load_yaml(path: Path) -> dict[str, Any]:
+def _load_yaml(path: Path, *, given: Path) -> dict[str, Any]:
     import yaml
 
     try:
@@ -186,7 +193,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ExportError(
-            f"{path.parent} is not an export: no {EXPORT_DESCRIPTION}",
+            f"{given} is not an export: no {EXPORT_DESCRIPTION}",
             hint="a folder made by ppv export, or a model folder of PaddleX",
         ) from error
     try:
@@ -199,12 +206,13 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     return config
 
 
-def _read_ours(folder: Path, config: dict[str, Any], ours: dict[str, Any]) -> ExportInfo:
+def _read_ours(folder: Path, config: dict[str, Any], *, given: Path) -> ExportInfo:
+    ours = config["ppvcli"]
     if type(ours["format"]) is not int:
         raise ValueError("ppvcli.format: expected a number")
     if ours["format"] > FORMAT_VERSION:
         raise ExportError(
-            f"{folder} was exported by a newer ppv ({ours.get('versions', {}).get('ppvcli', 'unknown version')})",
+            f"{given} was exported by a newer ppv ({ours.get('versions', {}).get('ppvcli', 'unknown version')})",
             hint="pip install --upgrade ppvcli",
         )
     return ExportInfo(
@@ -218,22 +226,22 @@ def _read_ours(folder: Path, config: dict[str, Any], ours: dict[str, Any]) -> Ex
     )
 
 
-def _programs(folder: Path, entries: list[dict[str, str]]) -> Iterator[Program]:
+def _programs(folder: Path, entries: list[dict[str, str]]) -> Iterator[ProgramFile]:
     for entry in entries:
         path = folder / entry["file"]
         if path.parent != folder or _FORMATS.get(path.suffix) != entry["format"]:
             raise ValueError(f"ppvcli.programs: {entry['file']!r:.60} is no name of a program")
         precision = entry["precision"]
-        if precision not in ("fp32", "bf16", "int8"):
+        if precision not in PRECISIONS:
             raise ValueError(f"ppvcli.programs: unknown precision {precision!r:.60}")
-        yield Program(format=_FORMATS[path.suffix], precision=precision, path=path)  # type: ignore[arg-type]
+        yield ProgramFile(format=_FORMATS[path.suffix], precision=precision, path=path)
 
 
-def _read_paddlex(folder: Path, config: dict[str, Any]) -> ExportInfo:
+def _read_paddlex(folder: Path, config: dict[str, Any], *, given: Path) -> ExportInfo:
     steps = {name: args or {} for step in config["PreProcess"]["transform_ops"] for name, args in step.items()}
     if "ReadVideo" not in steps:
         raise ExportError(
-            f"{folder} is a model of another kind: its {EXPORT_DESCRIPTION} reads no videos",
+            f"{given} is a model of another kind: its {EXPORT_DESCRIPTION} reads no videos",
             hint="a video classification model of PaddleX, such as PP-TSMv2-LCNetV2_16frames_uniform",
         )
     read, normalize = steps["ReadVideo"], steps.get("NormalizeVideo", {})
@@ -248,12 +256,12 @@ def _read_paddlex(folder: Path, config: dict[str, Any]) -> ExportInfo:
         std=tuple(normalize.get("std", Preprocess.std)),
     )
     programs = [
-        Program(format=format, precision="fp32", path=folder / f"inference{suffix}")
+        ProgramFile(format=format, precision="fp32", path=folder / f"inference{suffix}")
         for suffix, format in _FORMATS.items()
         if (folder / f"inference{suffix}").is_file()
     ]
     if not programs:
-        raise ExportError(f"{folder} is not a complete export: no inference.json and no inference.pdmodel")
+        raise ExportError(f"{given} is not a complete export: no inference.json and no inference.pdmodel")
     return ExportInfo(
         folder=folder,
         model=str(config["Global"]["model_name"]),

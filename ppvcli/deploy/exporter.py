@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import itertools
+import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +16,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ppvcli.arguments import as_names
+from ppvcli.datasets.annotations import read_labels
 from ppvcli.deploy import programs, quantize
 from ppvcli.deploy.check import check_program
-from ppvcli.deploy.clips import Clips, load_first_views, rendered_views
+from ppvcli.deploy.clips import RENDERED_ACTIONS, Clip, Clips, load_first_views, rendered_views
 from ppvcli.deploy.compile import weights_sha256
 from ppvcli.deploy.export_plan import FORMATS, Plan, default_formats, make_plan
 from ppvcli.deploy.exported import (
     ExportInfo,
     Format,
-    Program,
+    ProgramFile,
     paddlex_can_prepare,
     program_path,
     write_description,
 )
 from ppvcli.deploy.publish import publishing
 from ppvcli.deploy.runtimes import EngineSettings, runtime_version
-from ppvcli.errors import ExportError, PpvError, UsageError
+from ppvcli.errors import DatasetError, ExportError, PpvError, UsageError
 from ppvcli.models.recognizer import Recognizer, open_recognizer
 from ppvcli.models.views import clip_logits
 from ppvcli.models.zoo import get_model_row
@@ -56,7 +59,8 @@ def export(
     program: str = "json",
     force: bool = False,
     threads: int | None = None,
-    labels: Sequence[str] | None = None,
+    labels: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
     on_step: Callable[[str], None] | None = None,
 ) -> ExportReport:
     """Writes a model as programs for other engines into the folder `out`, with an `inference.yml` that PaddleX reads.
@@ -64,11 +68,12 @@ def export(
     `formats` are `paddle`, `onnx`, `openvino` or several of them (None: paddle and, where paddle2onnx is installed,
     onnx), `precisions` of `fp32`, `bf16`, `int8`; bf16 is for OpenVINO, int8 for ONNX, and needs `calibration`: a
     folder of clips or a list with one path a line. `program` is `json`, or `pdmodel` for Paddle's old format. `model`
-    None is the model that `weights` says it is of; `labels` name classes that the weights leave unnamed.
+    None is the model that `weights` says it is of. `labels` is a file with one class name a line and comes before all
+    other names; `class_names` name classes that neither it nor the weights name.
 
     Every program is run in a child process, on rendered clips and those of `check` (folder, list or video), and its
-    logits are compared with the network's; the folder appears when all have passed, else nothing does. `force`
-    replaces an export that is there. `on_step` is told what is being done.
+    logits are compared with those of the network before its conversion; the folder appears when all have passed, else
+    nothing does. `force` replaces an export that is there. `on_step` is told what is being done.
 
     Raises: UsageError (impossible settings, `out` exists); MissingPackageError; DatasetError, VideoError (clips);
     WeightsError; ExportError where a program crashes, answers differently or can't be written.
@@ -78,64 +83,125 @@ def export(
     plan = make_plan(formats, precisions, calibration=calibration, check=check, program=program, threads=threads)
     say = on_step or (lambda step: None)
     out = Path(out)
-    with publishing(out, force=force) as folder:
+    names = None if labels is None else read_labels(Path(labels))
+    with publishing(out, force=force) as folder, tempfile.TemporaryDirectory(prefix="ppv-export-") as work:
         say("loading the network")
-        recognizer = _open(model, weights, labels=labels)
-        _check_space(folder, recognizer, plan)
-        written = [*_write_programs(recognizer, folder, plan, say)]
-        results = [*_checked(written, recognizer, plan, say)]
+        recognizer = _name_classes(open_recognizer(model, weights=weights), names, unnamed=class_names)
+        _check_space(folder, Path(work), recognizer, plan)
+        say("running the network on the clips of the check")
+        reference = _answer(recognizer, plan, clips_path=Path(work) / "clips.npy")  # conversion changes the network
+        written = [*_write_programs(recognizer, folder, plan, say, work=Path(work))]
+        results = [*_checked(written, reference, recognizer.preprocess, plan, say)]
         _describe(recognizer, folder, written=written, results=results)
     return ExportReport(out_dir=str(out), model=recognizer.model, programs=tuple(results))
 
 
-def _open(model: str | None, weights: str | Path | None, *, labels: Sequence[str] | None) -> Recognizer:
-    recognizer = open_recognizer(model, weights=weights)
-    if labels is not None and recognizer.network.load_report.labels is None:
-        if len(labels) != len(recognizer.labels):
-            raise UsageError(f"{len(labels)} class names for a network of {len(recognizer.labels)} classes")
-        recognizer = replace(recognizer, labels=tuple(labels))
-    return recognizer
+def _name_classes(recognizer: Recognizer, names: Sequence[str] | None, *, unnamed: Sequence[str] | None) -> Recognizer:
+    """With `names`; else, where its weights name no classes, with `unnamed`."""
+    if names is None and recognizer.network.load_report.labels is None:
+        names = unnamed
+    if names is None:
+        return recognizer
+    if len(names) != len(recognizer.labels):
+        raise UsageError(
+            f"{len(names)} class names for a network of {len(recognizer.labels)} classes",
+            hint="one name for each class, in the order of the class indices",
+        )
+    return replace(recognizer, labels=tuple(names))
 
 
-def _check_space(folder: Path, recognizer: Recognizer, plan: Plan) -> None:
+def _check_space(folder: Path, work: Path, recognizer: Recognizer, plan: Plan) -> None:
     """Refuses at once what would fill the disk: Paddle and OpenVINO may die of that or leave half a file silently."""
     size_bytes = sum(tensor.size * 4 for tensor in recognizer.network.state_dict().values())
-    for place, num_files in ((folder, len(plan.pairs)), (Path(tempfile.gettempdir()), 3)):
+    clips_bytes = math.prod(_clips_shape(recognizer.preprocess, plan))
+    for place, needed in ((folder, len(plan.pairs) * size_bytes), (work, 3 * size_bytes + clips_bytes)):
         free = shutil.disk_usage(place).free
-        needed = num_files * size_bytes + _MARGIN_BYTES
-        if free < needed:
+        if free < needed + _MARGIN_BYTES:
             raise ExportError(
-                f"not enough space for the export in {place}: {needed >> 20} MB needed, {free >> 20} MB free",
-                hint="free some space, or choose another --out (for temporary files: TMPDIR)",
+                f"not enough space for the export in {place}: {(needed + _MARGIN_BYTES) >> 20} MB needed, "
+                f"{free >> 20} MB free",
+                hint="free some space, or choose another --out (for temporary files: TMPDIR, or fewer clips)",
             )
+
+
+# --- the network's own answers ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reference:
+    """What the network answers to the clips of the check."""
+
+    clips_path: Path
+    """A .npy file of uint8 [N, T, H, W, 3]: a list of a whole validation set does not fit into memory."""
+    logits_nk: npt.NDArray[np.float32]
+    truth: tuple[int, ...]
+    """Class index of each clip; -1 where nobody says it."""
+
+
+def _clips_shape(preprocess: Preprocess, plan: Plan) -> tuple[int, ...]:
+    num_clips = len(RENDERED_ACTIONS) + (0 if plan.check is None else len(plan.check.paths))
+    return (num_clips, preprocess.sampling.num_segments, *preprocess.input_hw, 3)
+
+
+def _answer(recognizer: Recognizer, plan: Plan, *, clips_path: Path) -> _Reference:
+    """The network's answers, while it is as it was loaded. Raises: DatasetError, VideoError, OSError."""
+    preprocess, network = recognizer.preprocess, recognizer.network
+    truth = [-1] * len(RENDERED_ACTIONS)
+    clips: Iterable[Clip] = rendered_views(preprocess)
+    if plan.check is not None:
+        truth += _classes(plan.check, recognizer.labels)
+        clips = itertools.chain(clips, load_first_views(plan.check, preprocess))
+    logits = []
+    with clips_path.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": _clips_shape(preprocess, plan)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for clip in clips:
+            file.write(clip.tobytes())
+            logits.append(clip_logits(network, clip[np.newaxis], preprocess=preprocess))
+    return _Reference(clips_path=clips_path, logits_nk=np.stack(logits), truth=tuple(truth))
+
+
+def _classes(clips: Clips, labels: Sequence[str]) -> Sequence[int]:
+    """Of each clip, as its list says, else by the name of its folder; -1 where that is none. Raises: DatasetError."""
+    if clips.truth is None:
+        indices = {label: index for index, label in enumerate(labels)}
+        return [indices.get(path.absolute().parent.name, -1) for path in clips.paths]
+    for path, label in zip(clips.paths, clips.truth, strict=True):
+        if label >= len(labels):
+            raise DatasetError(
+                f"check: label {label} of {path}, but there are {len(labels)} classes (counted from 0)",
+                hint="a row is `path label`, where label is the number of the class, counted from 0",
+            )
+    return clips.truth
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _write_programs(recognizer: Recognizer, folder: Path, plan: Plan, say: Report) -> Iterator[Program]:
+def _write_programs(
+    recognizer: Recognizer, folder: Path, plan: Plan, say: Report, *, work: Path
+) -> Iterator[ProgramFile]:
     preprocess, network = recognizer.preprocess, recognizer.network
     shape: dict[str, Any] = {"num_segments": preprocess.sampling.num_segments, "input_hw": preprocess.input_hw}
-    with tempfile.TemporaryDirectory(prefix="ppv-export-") as work:
-        onnx_files = {"fp32": Path(work) / "fp32.onnx", "int8": Path(work) / "int8.onnx"}
-        if any(format != "paddle" for format, _ in plan.pairs):
-            say("converting to ONNX")
-            programs.write_onnx(network, onnx_files["fp32"], **shape)
-        if plan.calibration is not None:
-            say("calibrating int8")
-            clips = _calibration_clips(plan.calibration, preprocess)
-            quantize.write_int8_onnx(onnx_files["fp32"], onnx_files["int8"], clips_ntchw=clips)
-        for format, precision in plan.pairs:
-            path = program_path(folder, format, precision, pdmodel=plan.pdmodel)
-            say(f"writing {path.name}")
-            source = onnx_files["int8" if precision == "int8" else "fp32"]
-            if format == "paddle":
-                programs.write_paddle_program(network, folder, pdmodel=plan.pdmodel, **shape)
-            elif format == "onnx":
-                shutil.copyfile(source, path)
-            else:
-                programs.write_openvino(source, path, precision=precision)
-            yield Program(format=format, precision=precision, path=path)
+    onnx_files = {"fp32": work / "fp32.onnx", "int8": work / "int8.onnx"}
+    if any(format != "paddle" for format, _ in plan.pairs):
+        say("converting to ONNX")
+        programs.write_onnx(network, onnx_files["fp32"], **shape)
+    if plan.calibration is not None:
+        say("calibrating int8")
+        clips = _calibration_clips(plan.calibration, preprocess)
+        quantize.write_int8_onnx(onnx_files["fp32"], onnx_files["int8"], clips_ntchw=clips)
+    for format, precision in plan.pairs:
+        path = program_path(folder, format, precision, pdmodel=plan.pdmodel)
+        say(f"writing {path.name}")
+        source = onnx_files["int8" if precision == "int8" else "fp32"]
+        if format == "paddle":
+            programs.write_paddle_program(network, folder, pdmodel=plan.pdmodel, **shape)
+        elif format == "onnx":
+            shutil.copyfile(source, path)
+        else:
+            programs.write_openvino(source, path, precision=precision)
+        yield ProgramFile(format=format, precision=precision, path=path)
 
 
 def _calibration_clips(clips: Clips, preprocess: Preprocess) -> Iterator[npt.NDArray[np.float32]]:
@@ -145,7 +211,7 @@ def _calibration_clips(clips: Clips, preprocess: Preprocess) -> Iterator[npt.NDA
 
 
 def _describe(
-    recognizer: Recognizer, folder: Path, *, written: Sequence[Program], results: Sequence[ExportedProgram]
+    recognizer: Recognizer, folder: Path, *, written: Sequence[ProgramFile], results: Sequence[ExportedProgram]
 ) -> None:
     source = recognizer.network.load_report.path
     network = get_model_row(recognizer.model).network
@@ -188,33 +254,21 @@ def _versions(formats: set[Format]) -> dict[str, str]:
 # --- checking ---------------------------------------------------------------------------------------------------------
 
 
-def _folder_classes(clips: Clips, labels: Sequence[str]) -> list[int]:
-    """The class that the folder of each clip is named like; -1 where it is named like none."""
-    indices = {label: index for index, label in enumerate(labels)}
-    return [indices.get(path.absolute().parent.name, -1) for path in clips.paths]
-
-
-def _checked(written: Sequence[Program], recognizer: Recognizer, plan: Plan, say: Report) -> Iterator[ExportedProgram]:
+def _checked(
+    written: Sequence[ProgramFile], reference: _Reference, preprocess: Preprocess, plan: Plan, say: Report
+) -> Iterator[ExportedProgram]:
     """Every program after its check. Raises: ExportError that names the first one that fails."""
-    preprocess, network = recognizer.preprocess, recognizer.network
-    say("running the network on the clips of the check")
-    clips = rendered_views(preprocess)
-    truth = [-1] * len(clips)
-    if plan.check is not None:
-        clips += load_first_views(plan.check, preprocess)
-        truth += plan.check.truth or _folder_classes(plan.check, recognizer.labels)
-    logits = np.stack([clip_logits(network, clip[np.newaxis], preprocess=preprocess) for clip in clips])
     for program in written:
         say(f"checking {program.path.name}")
         try:
             result = check_program(
                 FORMATS[program.format],
                 program.path,
-                clips_nthwc=np.stack(clips),
-                logits_nk=logits,
+                clips_path=reference.clips_path,
+                logits_nk=reference.logits_nk,
                 preprocess=preprocess,
                 settings=EngineSettings(threads=plan.threads, precision=program.precision),
-                truth=truth,
+                truth=reference.truth,
             )
         except PpvError as error:
             raise ExportError(
@@ -230,7 +284,7 @@ def _checked(written: Sequence[Program], recognizer: Recognizer, plan: Plan, say
             max_diff=result.max_diff,
             num_clips=result.num_clips,
             num_agree=result.num_agree,
-            num_labelled=sum(label >= 0 for label in truth),
+            num_labelled=sum(label >= 0 for label in reference.truth),
             num_correct=result.num_correct,
             time_ms=result.time_ms,
             threads=result.threads,

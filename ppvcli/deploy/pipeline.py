@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from queue import SimpleQueue
 from typing import Generic, TypeVar, cast
 
@@ -20,8 +20,10 @@ def map_ahead(work: Callable[[Item], Result], items: Iterable[Item], *, workers:
     """`work(item)` of each item, in order, done by `workers` threads ahead of the caller.
 
     Never more than 2 * workers - 1 results wait or are made beyond the one that the caller looks at (one more where
-    there is a single worker); items are taken no earlier than that needs. An exception of `work` or of `items` is
-    raised at its place, after the results of the items before it, and ends the iteration.
+    there is a single worker); items are taken no earlier than that needs. An iterator may keep us waiting for its next
+    item, so all finished results are given first; one that is finished later waits until that item has been taken. An
+    exception of `work` or of `items` is raised at its place, after the results of the items before it, and ends the
+    iteration.
     """
     ahead = max(1, 2 * workers - 1)
     tasks: SimpleQueue[_Task[Item, Result] | None] = SimpleQueue()
@@ -43,10 +45,13 @@ def map_ahead(work: Callable[[Item], Result], items: Iterable[Item], *, workers:
             threads[-1].start()
         tasks.put(task)
 
+    may_wait = not isinstance(items, Sized)
     source = iter(items)
     fault: Exception | None = None
     try:
         while True:
+            while may_wait and pending and pending[0].done:
+                yield pending.popleft().result()
             try:
                 item = next(source)
             except StopIteration:
@@ -82,6 +87,11 @@ class _Task(Generic[Item, Result]):
             self._box.put((work(self._item), None))
         except BaseException as error:  # a fault of ours: it belongs to the caller's thread
             self._box.put((None, error))
+
+    @property
+    def done(self) -> bool:
+        """Whether `result` will not wait."""
+        return not self._box.empty()
 
     def result(self) -> Result:
         result, error = self._box.get()

@@ -17,11 +17,12 @@ from ppvcli.datasets.annotations import read_labels
 from ppvcli.deploy.pipeline import map_ahead
 from ppvcli.deploy.program import Program, open_program
 from ppvcli.deploy.runtimes import Engine, feed
-from ppvcli.errors import UsageError, VideoError, WeightsError
+from ppvcli.errors import ExportError, UsageError, VideoError, WeightsError
 from ppvcli.models.views import mean_over_views
 from ppvcli.results import Prediction, Score
 from ppvcli.video.clip import ClipFrames, load_frames
 from ppvcli.video.limits import DEFAULT_LIMITS, DecodeLimits
+from ppvcli.weights.formats import EXPORT_DESCRIPTION
 
 Source = str | Path
 
@@ -45,13 +46,15 @@ def predict(
 ) -> Iterator[Prediction]:
     """The answer for each video file, in order, each as soon as it is known: `Predictor(...).predict(sources)`.
 
-    Settings are checked and the network is loaded before this returns; videos are read as the iterator is used. `model`
-    None is the model that the weights say they are of, else `pptsmv2`; `threads` None, or more than this process may
-    use, is every core that it may use. `ppvcli.deploy.predictor.Predictor` says what the other settings mean.
+    Settings are checked and the network is loaded before this returns; videos are read as the iterator is used. Where
+    `sources` is an iterator, an answer may wait until the next file has been taken from it. `model` None is the model
+    that the weights say they are of, else `pptsmv2`; `threads` None, or more than this process may use, is every core
+    that it may use. `ppvcli.Predictor` says what the other settings mean.
 
     Raises: UsageError (unknown model, device or runtime, settings that exclude each other or are no such numbers,
     labels that don't fit), TypeError for what is no path, MissingPackageError, RuntimeFailedError, CacheError,
-    DeviceError, DatasetError (unreadable labels), WeightsError, also from the iterator for scores that are not finite.
+    DeviceError, DatasetError (unreadable labels), WeightsError, also from the iterator for scores that are not finite;
+    ExportError.
     """
     sources = _check_sources(sources)
     _check_top_k(top_k)
@@ -93,15 +96,17 @@ class Predictor:
         (every run folder does), else `pptsmv2`. `labels` is a file with one class name a line and comes before all
         other names; classes that nothing names are called `class_0`, `class_1`, ...
 
-        `runtime` is `onnxruntime`, `openvino`, `paddle`, or `auto` for the fastest that gives the network's answers
-        on this machine. `threads` None, or more than this process may use, is every core that it may use. `precision`
-        is `fp32`, or `bf16` with OpenVINO, or `int8` with an export of that precision; None is fp32, or what an export
-        has. `tensorrt` is for GPUs. `on_compile` is called with the model's name before it is compiled.
+        `runtime` is `onnxruntime`, `openvino`, `paddle`, or `auto`: the fastest that gives the network's answers on
+        this machine; of an export, which was checked when it was made, the first of these that is installed. `threads`
+        None, or more than this process may use, is every core that it may use. `precision` is `fp32`, or `bf16` with
+        OpenVINO, or `int8` with an export of that precision; None is fp32, or what an export has. `tensorrt` is for
+        GPUs. `on_compile` is called with the model's name before it is compiled.
 
         Raises: UsageError (unknown model, device or runtime, settings that exclude each other, labels that don't fit),
-        MissingPackageError, RuntimeFailedError, CacheError, DeviceError, WeightsError, DatasetError (unreadable
-        labels).
+        MissingPackageError, RuntimeFailedError, CacheError, DeviceError, WeightsError, ExportError, DatasetError
+        (unreadable labels).
         """
+        names = () if labels is None else read_labels(Path(labels))  # before a download
         self.program = open_program(
             model,
             weights=weights,
@@ -112,21 +117,22 @@ class Predictor:
             tensorrt=tensorrt,
             on_compile=on_compile,
         )
-        if labels is not None:
-            self.program = _rename_classes(self.program, Path(labels))
+        if names:
+            self.program = _rename_classes(self.program, names, source=str(labels))
         self._engines: dict[int, Engine] = {}
 
     def predict(
-        self, sources: Source | Iterable[Source], *, top_k: int = 5, limits: DecodeLimits = DEFAULT_LIMITS
+        self, sources: str | Path | Iterable[str | Path], *, top_k: int = 5, limits: DecodeLimits = DEFAULT_LIMITS
     ) -> Iterator[Prediction]:
         """A prediction for each video file, in order; a broken one gives a prediction with `error` set.
 
         One file gets all threads; of several (or of an iterator) as many are worked on at once as there are threads,
-        at most MAX_STREAMS. `top_k` larger than the number of classes gives all of them. Files that cost more time or
-        size than `limits` are broken ones.
+        at most MAX_STREAMS; of an iterator an answer may wait until the next file has been taken. `top_k` larger than
+        the number of classes gives all of them. Files that cost more time or size than `limits` are broken ones.
 
         Raises: UsageError for a `top_k` that is no whole number of 1 or more; TypeError for what is no path, of an
-        iterator at its place; WeightsError for weights whose scores are not finite.
+        iterator at its place; WeightsError for weights whose scores are not finite; ExportError for an export that
+        names another number of classes than its program has.
         """
         sources = _check_sources(sources)
         _check_top_k(top_k)
@@ -173,10 +179,17 @@ class Predictor:
                 f"the weights of {model} give scores that are no numbers, for {source}",
                 hint="the training that made them diverged, or the file is damaged: use another one",
             )
+        labels = self.program.labels
+        if len(labels) != len(logits_k):
+            raise ExportError(
+                f"{self.program.path.parent}: {EXPORT_DESCRIPTION} names {len(labels)} classes, the program has "
+                f"{len(logits_k)}",
+                hint="put its label_list right, one name for each class, or export the model once more",
+            )
         return Prediction(
             path=str(source),
             model=model,
-            top=_best(logits_k, self.program.labels, top_k),
+            top=_best(logits_k, labels, top_k),
             num_frames=clip.num_frames,
             duration_s=clip.duration_s,
             damage=clip.damage,
@@ -211,11 +224,10 @@ def _check_top_k(top_k: int) -> None:
         raise UsageError(f"top_k must be 1 or more, got {top_k!r}", hint="--top-k 1 gives the best class only")
 
 
-def _rename_classes(program: Program, labels_path: Path) -> Program:
-    names = read_labels(labels_path)
+def _rename_classes(program: Program, names: tuple[str, ...], *, source: str) -> Program:
     if len(names) != len(program.labels):
         raise UsageError(
-            f"{labels_path} has {len(names)} class names, the model has {len(program.labels)} classes",
+            f"{source} has {len(names)} class names, the model has {len(program.labels)} classes",
             hint="one name a line, in the order of the class indices",
         )
     return replace(program, labels=names)

@@ -9,7 +9,6 @@ from typing import Literal, cast
 
 from ppvcli.deploy import DEFAULT_MODEL
 from ppvcli.deploy.exported import IMPOSSIBLE, ExportInfo, is_export, read_export
-from ppvcli.deploy.machine import resolve_threads
 from ppvcli.deploy.runtimes import (
     RUNTIMES,
     Engine,
@@ -22,6 +21,7 @@ from ppvcli.deploy.runtimes import (
     runtime_version,
 )
 from ppvcli.errors import UsageError
+from ppvcli.machine import resolve_threads
 from ppvcli.models.device import find_device
 from ppvcli.models.facts import choose_row, has_trained_weights, published_path, untrained_error
 from ppvcli.models.zoo import ALIASES
@@ -70,7 +70,7 @@ def open_program(
     if weights is not None and is_export(Path(weights).expanduser()):
         export = read_export(Path(weights).expanduser())
         precision = precision or _only_precision(export)
-    check_choice(runtime, precision or "fp32", device=place, tensorrt=tensorrt)
+    check_choice(runtime, precision or "fp32", device=place, tensorrt=tensorrt, is_export=export is not None)
     settings = EngineSettings(
         threads=threads, precision=cast(Precision, precision or "fp32"), device=place, tensorrt=tensorrt
     )

@@ -23,7 +23,8 @@ from paddle import nn
 from paddle.static import InputSpec
 
 from ppvcli.deploy.quiet import silenced
-from ppvcli.errors import MissingPackageError, PpvError, UsageError
+from ppvcli.deploy.runtimes import first_line, import_package, import_runtime
+from ppvcli.errors import MissingPackageError, PpvError, RuntimeFailedError, UsageError
 from ppvcli.files import replacing
 from ppvcli.models.build import build_with_weights
 from ppvcli.models.distilled import DistilledPair
@@ -40,7 +41,6 @@ OPSET = 14
 
 
 _PIP = {
-    "openvino": "'ppvcli[openvino]'",
     "paddle2onnx": "paddle2onnx (for Python 3.10 to 3.12); Paddle's own program needs no such package",
     "ml_dtypes": "ml-dtypes",
 }
@@ -148,7 +148,7 @@ def write_onnx(
     (255 std); two operations where `normalize` has three, so that inputs of the network differ by up to 5e-7 and
     logits by no more than engines differ among each other.
 
-    Raises: MissingPackageError without paddle2onnx; PpvError where the conversion fails; OSError.
+    Raises: MissingPackageError without paddle2onnx; RuntimeFailedError where the conversion fails; PpvError; OSError.
     """
     with tempfile.TemporaryDirectory(prefix="ppv-onnx-") as folder:
         write_paddle_program(network, Path(folder), num_segments=num_segments, input_hw=input_hw)
@@ -168,13 +168,15 @@ def write_openvino(onnx_path: Path, xml_path: Path, *, precision: str = "fp32") 
     a program, so whoever loads it must say INFERENCE_PRECISION_HINT (`f32`, or `bf16`). With `bf16` constants take two
     bytes each; they are written as fp16, which has more digits than the arithmetic will use.
 
-    Raises: MissingPackageError without openvino; OSError where the files can't be written.
+    Raises: MissingPackageError without openvino; RuntimeFailedError where it does not take the file; OSError where the
+    files can't be written.
     """
-    require_package("openvino")
-    import openvino
-
-    # read_model, because convert_model reports its use to Intel
-    model = openvino.Core().read_model(onnx_path)
+    openvino = import_runtime("openvino")
+    try:
+        # read_model, because convert_model reports its use to Intel
+        model = openvino.Core().read_model(onnx_path)
+    except RuntimeError as error:
+        raise RuntimeFailedError(f"openvino does not take the program {onnx_path}: {first_line(error)}") from error
     model.set_rt_info(precision, ["ppvcli", "precision"])
     try:
         openvino.save_model(model, xml_path, compress_to_fp16=precision == "bf16")
@@ -194,8 +196,7 @@ def require_package(module: str) -> None:
 def _convert(folder: Path) -> onnx.ModelProto:
     """The program in `folder` as paddle2onnx translates it, in a child process: it aborts on what it does not know."""
     require_package("paddle2onnx")
-    import onnx
-
+    onnx = import_package("onnx")
     target = folder / "inference.onnx"
     settings = {
         "model_filename": str(folder / "inference.json"),
@@ -210,8 +211,11 @@ def _convert(folder: Path) -> onnx.ModelProto:
     )
     if child.returncode or not target.is_file():
         said = child.stdout.decode(errors="replace").splitlines()
-        faults = [line for line in said if "[ERROR]" in line] or said
-        raise PpvError(f"paddle2onnx can't convert the program: {_last_line(' '.join(faults[:3]))}")
+        faults = [line for line in said if "[ERROR]" in line][:3] or said[-1:]  # of a traceback the last line
+        raise RuntimeFailedError(
+            f"paddle2onnx can't convert the program: {_last_line(' '.join(faults))}",
+            hint="do without it: --runtime paddle to predict, --format paddle to export",
+        )
     return onnx.load(str(target))
 
 

@@ -23,9 +23,9 @@ def publishing(out: Path, *, force: bool) -> Iterator[Path]:
     Raises: UsageError where `out` may not be replaced; ExportError where the disk refuses to write, whatever the block
     was writing then.
     """
-    _check_target(out, force=force)
+    check_target(out, force=force)
     try:
-        with replacing_folder(out.absolute()) as temporary:
+        with replacing_folder(out.resolve()) as temporary:  # a link stays, and leads to the new export
             yield temporary
     except OSError as error:
         raise ExportError(
@@ -34,7 +34,8 @@ def publishing(out: Path, *, force: bool) -> Iterator[Path]:
         ) from error
 
 
-def _check_target(out: Path, *, force: bool) -> None:
+def check_target(out: Path, *, force: bool) -> None:
+    """Raises: UsageError where an export may not be written to `out`."""
     if not out.exists():
         return
     if not out.is_dir():

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ppvcli.deploy.engines import load_onnxruntime
 from ppvcli.deploy.programs import INPUT, require_package
+from ppvcli.deploy.runtimes import import_runtime
 
 
 def require_quantizer() -> None:
@@ -29,10 +29,10 @@ def write_int8_onnx(source: Path, target: Path, *, clips_ntchw: Iterator[npt.NDA
     speed); weights are signed, with a scale for every output channel. Ranges are the smallest and largest values that
     the layers see on `clips_ntchw`, each [1, T, 3, H, W].
 
-    Raises: MissingPackageError; OSError; what `clips_ntchw` raises.
+    Raises: MissingPackageError; RuntimeFailedError; OSError; what `clips_ntchw` raises.
     """
     require_quantizer()
-    onnxruntime = load_onnxruntime()
+    onnxruntime = import_runtime("onnxruntime")
     from onnxruntime import quantization
 
     with tempfile.TemporaryDirectory(prefix="ppv-int8-") as folder:

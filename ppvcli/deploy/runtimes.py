@@ -5,8 +5,10 @@ Nothing heavy is imported before an engine is loaded, and then only that engine'
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -14,7 +16,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ppvcli.errors import MissingPackageError, UnknownNameError, UsageError
+from ppvcli.errors import MissingPackageError, RuntimeFailedError, UnknownNameError, UsageError
+from ppvcli.models.device import load_paddle
 from ppvcli.specs import Preprocess
 from ppvcli.video.transforms import normalize
 
@@ -80,8 +83,8 @@ class EngineSettings:
         assert 1 <= self.streams <= self.threads
 
 
-def check_choice(runtime: str, precision: str, *, device: str, tensorrt: bool) -> None:
-    """Passes if the settings can belong together.
+def check_choice(runtime: str, precision: str, *, device: str, tensorrt: bool, is_export: bool) -> None:
+    """Passes if the settings can belong together; `is_export` says that an exported program is to be run.
 
     Raises: UnknownNameError, UsageError; MissingPackageError for a named runtime that is not installed, with the line
     for pip.
@@ -91,6 +94,11 @@ def check_choice(runtime: str, precision: str, *, device: str, tensorrt: bool) -
         raise UnknownNameError("runtime", runtime, known, hint=f"there are: {', '.join(known)}")
     if precision not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS, hint=f"there are: {', '.join(PRECISIONS)}")
+    if precision == "int8" and not is_export:
+        raise UsageError(
+            "int8 needs clips to calibrate on, which weights alone don't have",
+            hint="ppv export --precision int8 --calibration FOLDER --out DIR, then: --weights DIR",
+        )
     if runtime != "auto":
         require_runtime(runtime)
     if tensorrt and (device == "cpu" or runtime not in ("auto", "paddle")):
@@ -128,10 +136,39 @@ def require_runtime(runtime: str) -> str:
     return version
 
 
+def import_runtime(runtime: str) -> Any:
+    """The module of a runtime. Raises: MissingPackageError; RuntimeFailedError as `import_package`."""
+    require_runtime(runtime)
+    if runtime == "onnxruntime":
+        # version 1.31 reports its use to Microsoft unless told not to
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return import_package(_PACKAGES[_runtime(runtime)][0])
+
+
+def import_package(module: str) -> Any:
+    """An installed package. Raises: RuntimeFailedError where it can't be loaded, as with a library of it missing."""
+    try:
+        if module == "paddle":
+            load_paddle()
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        raise RuntimeFailedError(
+            f"{module} is installed, but can't be loaded: {first_line(error)}",
+            hint="install it anew, or do without it: --runtime NAME to predict, --format NAME to export",
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Of what an error of another package says; its name where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
 def load_engine(runtime: str, program: Path, *, settings: EngineSettings) -> Engine:
     """A program, given by its first file, ready to run.
 
-    Raises: MissingPackageError; RuntimeFailedError where the engine does not take the program; UsageError.
+    Raises: MissingPackageError; RuntimeFailedError where the engine can't be loaded or does not take the program;
+    UsageError.
     """
     require_runtime(runtime)
     from ppvcli.deploy.engines import ENGINES

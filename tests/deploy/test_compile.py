@@ -14,9 +14,10 @@ import pytest
 from ppvcli.deploy import cache, compile, runtimes
 from ppvcli.deploy.cache import CheckResult, Entry, Record
 from ppvcli.deploy.compile import Request, compiled, weights_sha256
-from ppvcli.errors import MissingPackageError, RuntimeFailedError, UsageError, WeightsError
+from ppvcli.errors import MissingPackageError, RuntimeFailedError, WeightsError
 from ppvcli.models.zoo import get_model_row
 from ppvcli.weights.formats import read_weights, write_safetensors
+from tests.broken_package import break_package
 from tests.small_model import LABELS, MODEL, PREPROCESS, write_weights
 
 
@@ -124,10 +125,16 @@ def test_weights_of_a_diverged_training_are_not_compiled(request_: Request) -> N
     assert cache.find(compile._facts(request_, "onnxruntime", engine="any")) is None
 
 
-def test_int8_without_an_export_says_how_to_get_it(request_: Request) -> None:
-    with pytest.raises(UsageError, match="int8 needs clips") as caught:
-        compiled(replace(request_, precision="int8"), "auto")
-    assert "ppv export" in str(caught.value.hint)
+@pytest.mark.parametrize(("module", "chosen"), [("onnxruntime", "openvino"), ("paddle2onnx", "paddle")])
+def test_auto_takes_what_works_where_a_package_can_t_be_loaded(
+    module: str, chosen: str, request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (module, chosen):
+        pytest.importorskip(name)
+    break_package(module, tmp_path, monkeypatch)
+    assert compiled(request_, "auto")[0] == chosen
+    (path,) = cache.cache_dir().glob("*-auto-*.json")
+    assert "DLL load failed" in json.loads(path.read_text())["measured"]["onnxruntime"]["error"]
 
 
 # --- auto, with given times instead of real ones ----------------------------------------------------------------------

@@ -5,24 +5,27 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from ppvcli.deploy import exported
 from ppvcli.deploy.exported import (
     ExportInfo,
-    Program,
+    ProgramFile,
     is_export,
     paddlex_can_prepare,
     program_path,
     read_export,
     write_description,
 )
-from ppvcli.errors import ExportError
+from ppvcli.deploy.program import open_program
+from ppvcli.errors import ExportError, WeightsFormatError
 from ppvcli.models.zoo import ZOO, get_model_row
 from ppvcli.specs import Crop, Preprocess, Resize, Sampling
 
@@ -59,8 +62,8 @@ def our_folder(folder: Path, model: str = "pptsmv2", *, labels: tuple[str, ...] 
         labels=labels,
         preprocess=row.preprocess,
         programs=(
-            Program(format="paddle", precision="fp32", path=folder / "inference.json"),
-            Program(format="onnx", precision="int8", path=folder / "inference_int8.onnx"),
+            ProgramFile(format="paddle", precision="fp32", path=folder / "inference.json"),
+            ProgramFile(format="onnx", precision="int8", path=folder / "inference_int8.onnx"),
         ),
         versions={"ppvcli": "0.1.0"},
         provenance={"exported": "2026-11-22"},
@@ -225,18 +228,67 @@ def test_tar_can_not_write_outside_the_cache(home: Path, tmp_path: Path) -> None
 
 def test_file_that_is_no_tar_is_refused(home: Path, tmp_path: Path) -> None:
     (tmp_path / "model.tar").write_bytes(b"no tar at all" * 100)
-    with pytest.raises(ExportError, match="is no readable tar"):
+    assert not is_export(tmp_path / "model.tar")
+    with pytest.raises(ExportError, match="is no readable tar") as caught:
         read_export(tmp_path / "model.tar")
+    assert "\n" not in caught.value.message
 
 
-def test_tar_that_is_cut_off_is_refused(home: Path, tmp_path: Path) -> None:
-    folder = paddlex_folder(tmp_path / "model")
-    (folder / "inference.pdiparams").write_bytes(bytes(200_000))
-    tar = pack(folder, tmp_path / "model.tar")
-    tar.write_bytes(tar.read_bytes()[:60_000])
-    with pytest.raises(ExportError, match=r"is no readable tar|can't unpack"):
+@pytest.mark.parametrize("packing", ["", "gz", "bz2", "xz"])
+@pytest.mark.parametrize("name", ["model.tar", "model"])
+def test_tar_is_an_export_by_its_content(packing: str, name: str, home: Path, tmp_path: Path) -> None:
+    folder = paddlex_folder(tmp_path / "folder")
+    with tarfile.open(tmp_path / name, f"w:{packing}") as file:  # type: ignore[call-overload]
+        file.add(folder, arcname="model_infer")
+    assert is_export(tmp_path / name)
+    assert read_export(tmp_path / name).labels == read_export(folder).labels
+
+
+def test_tar_of_something_else_is_no_export(tmp_path: Path) -> None:
+    (tmp_path / "fc_0.w_0").write_bytes(bytes(100))
+    with tarfile.open(tmp_path / "weights.tar", "w") as file:
+        file.add(tmp_path / "fc_0.w_0")
+    assert not is_export(tmp_path / "weights.tar")
+
+
+def test_pytorch_file_with_its_usual_name_is_no_export(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "ckpt.best.pth.tar", "w") as file:
+        file.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
+    with pytest.raises(WeightsFormatError, match=r"a zip archive \(PyTorch"):
+        open_program(None, weights=tmp_path / "ckpt.best.pth.tar")
+
+
+@pytest.mark.parametrize("damage", ["cut off", "changed"])
+@pytest.mark.parametrize("packing", ["", "gz", "bz2", "xz"])
+def test_tar_that_is_damaged_is_refused(packing: str, damage: str, home: Path, tmp_path: Path) -> None:
+    folder = paddlex_folder(tmp_path / "folder")
+    (folder / "inference.pdiparams").write_bytes(np.random.default_rng(0).bytes(2_000_000))
+    tar = tmp_path / "model.tar"
+    with tarfile.open(tar, f"w:{packing}") as file:  # type: ignore[call-overload]
+        file.add(folder, arcname="model_infer")
+    content = bytearray(tar.read_bytes())
+    if damage == "cut off":
+        del content[-1_000_000:]
+    elif packing == "":
+        content[:4096] = bytes(range(256)) * 16  # a plain tar has sums of its headers only
+    else:
+        content[len(content) // 2 : len(content) // 2 + 4096] = bytes(4096)
+    tar.write_bytes(content)
+    with pytest.raises(ExportError, match=r"model\.tar is no readable tar: .") as caught:
         read_export(tar)
+    assert "\n" not in caught.value.message
+    assert str(home) not in caught.value.message
     assert not list(home.rglob("inference*"))
+    assert is_export(tar) is not (packing == "" and damage == "changed")
+
+
+@pytest.mark.parametrize("changes", [{"PostProcess": None}, {"Global": {}}, {"PreProcess": {"transform_ops": []}}])
+def test_tar_is_named_in_the_errors_about_its_content(changes: dict[str, Any], home: Path, tmp_path: Path) -> None:
+    tar = pack(paddlex_folder(tmp_path / "model", **changes), tmp_path / "model.tar")
+    with pytest.raises(ExportError) as caught:
+        read_export(tar)
+    assert caught.value.message.startswith(str(tar))
+    assert str(home) not in caught.value.message
 
 
 # --- what is none -----------------------------------------------------------------------------------------------------

@@ -27,10 +27,13 @@ from ppvcli.errors import (
     PpvError,
     UnknownNameError,
     UsageError,
+    VideoError,
     WeightsNotFoundError,
 )
+from ppvcli.models import pptsmv2
 from ppvcli.models.build import build_network
 from ppvcli.models.load import load_model
+from ppvcli.models.recognizer import open_recognizer
 from ppvcli.models.zoo import get_model_row
 from ppvcli.results import ExportReport
 from ppvcli.video.clip import load_clip
@@ -52,6 +55,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "clips" / "plain.txt").write_text("a.mp4\nb c.mp4\n")
     (folder / "clips" / "missing.txt").write_text("a.mp4\ngone.mp4\nalso gone.mp4 3\n")
     (folder / "clips" / "empty.txt").write_text("\n")
+    (folder / "clips" / "marked.txt").write_text("a.mp4\nb c.mp4\n", encoding="utf-8-sig")
+    (folder / "clips" / "mixed.list").write_text("a.mp4 1\nb c.mp4\n")
+    (folder / "clips" / "wrong.list").write_text("a.mp4 1\nb c.mp4 999\n")
     (folder / "nothing").mkdir()
     return folder
 
@@ -293,6 +299,50 @@ sys.exit(main(["export", "--weights", {str(folder / "run")!r}, "--out", "out", "
     assert not list((tmp_path / "tmp").iterdir())
 
 
+def test_full_disk_is_seen_also_where_the_clips_of_the_check_would_fill_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "clips" / "long.txt").write_text("a.mp4\n" * 1000)  # of 221 kB each
+    usage = type("Usage", (), {"free": 250 << 20})
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ExportError, match=r"not enough space for the export in .*: 2[6-9]\d MB needed, 250 MB free"):
+        small_export(folder, tmp_path / "out", check=folder / "clips" / "long.txt")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("check", "error", "fault"),
+    [
+        ("clips/wrong.list", DatasetError, r"label 999 of .*b c\.mp4, but there are 3 classes"),
+        ("broken.mp4", VideoError, r"broken\.mp4"),
+    ],
+)
+def test_fault_in_the_clips_of_the_check_is_told_before_the_conversion(
+    check: str, error: type[PpvError], fault: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "broken.mp4").write_text("no video")
+    monkeypatch.setattr(exporter.programs, "write_onnx", None)  # would be a TypeError
+    with pytest.raises(error, match=fault):
+        small_export(folder, tmp_path / "out", check=folder / check)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_merge_of_branches_is_a_difference_from_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merge = pptsmv2._merge_depthwise
+
+    def wrong(*args: Any, **settings: Any) -> tuple[Any, Any]:
+        kernel, offset = merge(*args, **settings)
+        return kernel * 0.5, offset + 1
+
+    monkeypatch.setattr(pptsmv2, "_merge_depthwise", wrong)
+    weights = write_weights(tmp_path / "w.safetensors", model="pptsmv2_k400_8f")
+    with pytest.raises(ExportError, match=r"inference\.json .*failed its check.*answers differently from the network"):
+        export(None, tmp_path / "out", weights=weights, formats=["paddle"], threads=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
 @pytest.mark.usefixtures("converted")
 def test_interrupted_export_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     def interrupt(step: str) -> None:
@@ -340,7 +390,13 @@ def test_interrupted_export_leaves_nothing(folder: Path, tmp_path: Path) -> None
         ({"program": "onnx"}, UnknownNameError, "unknown program 'onnx'"),
         ({"program": "pdmodel"}, UsageError, "--program pdmodel is about the format paddle"),
         ({"threads": 0}, UsageError, "threads must be between 1 and 1024"),
-        ({"labels": ["one", "two"], "model": "tsm_efflite0"}, WeightsNotFoundError, "is a start for training"),
+        (
+            {"precisions": ["int8"], "calibration": "clips/mixed.list"},
+            DatasetError,
+            r"calibration: 1 of 2 rows of .* have no label, first: b c\.mp4",
+        ),
+        ({"labels": "gone.txt"}, DatasetError, "can't read gone.txt"),
+        ({"class_names": ["one", "two"], "model": "tsm_efflite0"}, WeightsNotFoundError, "is a start for training"),
     ],
 )
 def test_impossible_request_is_refused_before_anything_is_made(
@@ -354,7 +410,7 @@ def test_impossible_request_is_refused_before_anything_is_made(
     monkeypatch.chdir(folder)
     request = {"formats": ["onnx"], "model": MODEL, **settings}
     if error is not WeightsNotFoundError:
-        monkeypatch.setattr(exporter, "_open", None)  # would be a TypeError: nothing is loaded
+        monkeypatch.setattr(exporter, "open_recognizer", None)  # would be a TypeError: nothing is loaded
     with pytest.raises(error, match=message):
         export(out=tmp_path / "out", **request)
     assert not list(tmp_path.iterdir())
@@ -378,6 +434,7 @@ def test_runtime_that_is_not_installed_is_named_with_the_line_for_pip(
         ("clips", ["a.mp4", "b c.mp4", "deep/d.mp4"], None),
         ("clips/labelled.list", ["a.mp4", "b c.mp4", "deep/d.mp4"], (1, 2, 0)),
         ("clips/plain.txt", ["a.mp4", "b c.mp4"], None),
+        ("clips/marked.txt", ["a.mp4", "b c.mp4"], None),
         ("clips/a.mp4", ["a.mp4"], None),
     ],
 )
@@ -389,12 +446,25 @@ def test_clips_come_from_folders_lists_and_videos(
     assert clips.truth == truth
 
 
-def test_labels_name_only_classes_that_the_weights_leave_unnamed(folder: Path, tmp_path: Path) -> None:
+def test_class_names_are_for_classes_that_the_weights_leave_unnamed_a_labels_file_is_for_all(
+    folder: Path, tmp_path: Path
+) -> None:
     weights = write_weights(tmp_path / "plain.safetensors", with_metadata=False)
-    with pytest.raises(UsageError, match="2 class names for a network of 3 classes"):
-        export(MODEL, tmp_path / "out", weights=weights, labels=["one", "two"])
-    assert exporter._open(MODEL, weights, labels=["x", "y", "z"]).labels == ("x", "y", "z")
-    assert exporter._open(None, folder / "run", labels=["x", "y", "z"]).labels == LABELS
+    (tmp_path / "labels.txt").write_text("one\ntwo\n")
+    for names in ({"class_names": ["one", "two"]}, {"labels": tmp_path / "labels.txt"}):
+        with pytest.raises(UsageError, match="2 class names for a network of 3 classes"):
+            export(MODEL, tmp_path / "out", weights=weights, **names)
+    plain, named = open_recognizer(MODEL, weights=weights), open_recognizer(None, weights=folder / "run")
+    assert exporter._name_classes(plain, None, unnamed=["x", "y", "z"]).labels == ("x", "y", "z")
+    assert exporter._name_classes(named, None, unnamed=["x", "y", "z"]).labels == LABELS
+    assert exporter._name_classes(named, ["x", "y", "z"], unnamed=["u", "v", "w"]).labels == ("x", "y", "z")
+
+
+@pytest.mark.usefixtures("converted")
+def test_labels_file_names_the_classes_of_the_export(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("one\ntwo\nthree\n")
+    small_export(folder, tmp_path / "out", labels=str(tmp_path / "labels.txt"))
+    assert read_export(tmp_path / "out").labels == ("one", "two", "three")
 
 
 # --- PaddleX ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -30,15 +31,46 @@ def test_as_many_items_as_workers_are_worked_on_at_once() -> None:
 def test_no_more_items_are_taken_than_the_bound_allows(workers: int, ahead: int) -> None:
     taken: list[int] = []
 
-    def endless() -> Iterator[int]:
-        while True:
-            taken.append(len(taken))
-            yield taken[-1]
+    class Counted:
+        """Items that are there already, as many as anybody wants."""
 
-    results = map_ahead(lambda item: item, endless(), workers=workers)
+        def __len__(self) -> int:
+            return sys.maxsize
+
+        def __iter__(self) -> Iterator[int]:
+            while True:
+                taken.append(len(taken))
+                yield taken[-1]
+
+    results = map_ahead(lambda item: item, Counted(), workers=workers)
     for number in range(10):
         assert next(results) == number
         assert len(taken) == number + 1 + ahead
+    taken.clear()
+    results = map_ahead(lambda item: item, iter(Counted()), workers=workers)
+    for number in range(10):
+        assert next(results) == number
+        assert len(taken) <= number + 1 + ahead
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_finished_results_are_given_before_an_iterator_is_asked_for_more(workers: int) -> None:
+    finished = [threading.Event() for _ in range(5)]
+    known: list[int] = []
+    known_when_asked: list[list[int]] = []
+
+    def arriving() -> Iterator[int]:
+        for number, event in enumerate(finished):
+            yield number
+            known_when_asked.append(list(known))
+            assert event.wait(10)
+            time.sleep(0.05)  # from the end of the work to its result
+
+    for result in map_ahead(lambda item: (finished[item].set(), item)[1], arriving(), workers=workers):
+        known.append(result)
+    assert known == [0, 1, 2, 3, 4]
+    for number, before in enumerate(known_when_asked):
+        assert before[:number] == list(range(number))
 
 
 def test_fault_of_the_work_is_raised_at_its_place() -> None:

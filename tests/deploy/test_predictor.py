@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import paddle
 import pytest
 
 import ppvcli
-from ppvcli.deploy import machine
+from ppvcli import machine
 from ppvcli.deploy import predictor as module
 from ppvcli.deploy.predictor import Predictor, predict
 from ppvcli.errors import (
     DatasetError,
     DeviceError,
+    ExportError,
     PpvError,
     UnknownNameError,
     UsageError,
@@ -158,6 +160,24 @@ def test_labels_file_comes_before_the_labels_of_the_weights(folder: Path, tmp_pa
     assert Predictor(weights=folder / "run", labels=tmp_path / "labels.txt").program.labels == ("a", "b", "c")
 
 
+def test_labels_file_that_is_not_there_is_told_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "open_program", None)
+    with pytest.raises(DatasetError, match=r"none\.txt"):
+        Predictor(labels=tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize("labels", [LABELS[:2], (*LABELS, "one more")])
+def test_export_that_names_another_number_of_classes_than_its_program_has_is_refused(
+    labels: tuple[str, ...], folder: Path
+) -> None:
+    predictor = Predictor(weights=folder / "run", device="cpu", threads=1)
+    predictor.program = replace(predictor.program, labels=labels)
+    with pytest.raises(ExportError, match=rf"inference\.yml names {len(labels)} classes, the program has 3"):
+        list(predictor.predict(folder / "short.mp4"))
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
@@ -174,6 +194,7 @@ def test_labels_file_comes_before_the_labels_of_the_weights(folder: Path, tmp_pa
         ({"weights": "nowhere"}, WeightsNotFoundError, "nowhere"),
         ({"model": "pptsmv2_k400_8f"}, UsageError, f"holds weights of {MODEL}, not of pptsmv2_k400_8f"),
         ({"model": "tsmm"}, UnknownNameError, "unknown model 'tsmm'; nearest: tsm"),
+        ({"model": ""}, UnknownNameError, "unknown model ''"),
     ],
 )
 def test_predictor_with_an_impossible_setting_says_what_is_wrong(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ppvcli.deploy import program as module
-from ppvcli.deploy.exported import ExportInfo, Program
+from ppvcli.deploy.exported import ExportInfo, ProgramFile
 from ppvcli.deploy.program import open_program
 from ppvcli.errors import MissingPackageError, UsageError
 from tests.small_model import LABELS, MODEL, PREPROCESS
@@ -27,7 +27,7 @@ def _export(monkeypatch: pytest.MonkeyPatch, kinds: tuple[str, ...]) -> None:
     for kind in kinds:
         format_, precision = kind.split()
         path = Path(f"/export/inference_{precision}{SUFFIXES[format_]}")
-        programs.append(Program(format=format_, precision=precision, path=path))  # type: ignore[arg-type]
+        programs.append(ProgramFile(format=format_, precision=precision, path=path))  # type: ignore[arg-type]
     info = ExportInfo(
         folder=Path("/export"), model=MODEL, labels=LABELS, preprocess=PREPROCESS, programs=tuple(programs)
     )

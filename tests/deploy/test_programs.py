@@ -14,12 +14,13 @@ from ppvcli.deploy import programs
 from ppvcli.deploy.check import check_program
 from ppvcli.deploy.programs import require_package, write_onnx, write_openvino, write_paddle_program
 from ppvcli.deploy.runtimes import EngineSettings, load_engine
-from ppvcli.errors import MissingPackageError, PpvError, UsageError
+from ppvcli.errors import MissingPackageError, RuntimeFailedError, UsageError
 from ppvcli.models.build import build_with_weights, expected_shapes
 from ppvcli.models.pptsm import LEAKY_RELU_SLOPE
 from ppvcli.models.zoo import ZOO, ModelRow, get_model_row
 from ppvcli.specs import NetworkSpec
 from ppvcli.video.transforms import normalize
+from tests.broken_package import break_package
 from tests.recipe import fill_state
 
 HW = (64, 64)
@@ -79,11 +80,12 @@ def test_onnx_of_any_batch_gives_the_logits_of_the_network(made: Made, batch: in
     np.testing.assert_allclose(logits, made.logits[:batch], rtol=0, atol=made.tolerance)
 
 
-def test_paddle_program_gives_the_logits_of_the_network(made: Made) -> None:
+def test_paddle_program_gives_the_logits_of_the_network(made: Made, tmp_path: Path) -> None:
+    np.save(tmp_path / "clips.npy", made.clips)
     result = check_program(
         "paddle",
         made.folder / "inference.json",
-        clips_nthwc=made.clips,
+        clips_path=tmp_path / "clips.npy",
         logits_nk=made.logits,
         preprocess=made.row.preprocess,
         settings=EngineSettings(threads=1),
@@ -157,10 +159,11 @@ def test_pdmodel_of_a_network_that_the_old_format_can_hold_runs(tmp_path: Path) 
     clips = np.random.default_rng(0).integers(0, 256, (2, 8, 32, 32, 3)).astype(np.uint8)
     with paddle.no_grad():
         logits = network(paddle.to_tensor(normalize(clips, row.preprocess))).numpy()
+    np.save(tmp_path / "clips.npy", clips)
     result = check_program(
         "paddle",
         tmp_path / "inference.pdmodel",
-        clips_nthwc=clips,
+        clips_path=tmp_path / "clips.npy",
         logits_nk=logits,
         preprocess=row.preprocess,
         settings=EngineSettings(threads=1),
@@ -178,11 +181,39 @@ def test_program_that_paddle2onnx_does_not_take_is_an_error_not_the_end(tmp_path
     pytest.importorskip("paddle2onnx")
     (tmp_path / "inference.json").write_text("{}")
     (tmp_path / "inference.pdiparams").write_bytes(b"")
-    with pytest.raises(PpvError, match="paddle2onnx can't convert the program"):
+    with pytest.raises(RuntimeFailedError, match="paddle2onnx can't convert the program") as caught:
+        programs._convert(tmp_path)
+    assert "--runtime paddle" in str(caught.value.hint)
+
+
+def test_paddle2onnx_that_can_t_be_loaded_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx")
+    break_package("paddle2onnx", tmp_path, monkeypatch)
+    with pytest.raises(RuntimeFailedError, match=r"can't convert the program: ImportError: DLL load failed"):
         programs._convert(tmp_path)
 
 
-@pytest.mark.parametrize(("module", "line"), [("openvino", "ppvcli[openvino]"), ("paddle2onnx", "paddle2onnx")])
+@pytest.mark.parametrize("module", ["onnx", "openvino"])
+def test_converter_that_can_t_be_loaded_is_one_that_failed(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(module)
+    break_package(module, tmp_path, monkeypatch)
+    with pytest.raises(RuntimeFailedError, match=f"{module} is installed, but can't be loaded: DLL load failed"):
+        if module == "onnx":
+            programs._convert(tmp_path)
+        else:
+            write_openvino(tmp_path / "a.onnx", tmp_path / "a.xml")
+
+
+def test_onnx_file_that_openvino_does_not_take_is_a_failure_of_openvino(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    (tmp_path / "a.onnx").write_bytes(b"rubbish")
+    with pytest.raises(RuntimeFailedError, match="openvino does not take the program"):
+        write_openvino(tmp_path / "a.onnx", tmp_path / "a.xml")
+
+
+@pytest.mark.parametrize(("module", "line"), [("ml_dtypes", "ml-dtypes"), ("paddle2onnx", "paddle2onnx")])
 def test_missing_package_is_named_with_the_line_for_pip(
     module: str, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

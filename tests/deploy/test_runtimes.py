@@ -21,6 +21,7 @@ from ppvcli.models.load import load_model
 from ppvcli.models.views import clip_logits
 from ppvcli.specs import Preprocess
 from ppvcli.video.transforms import normalize
+from tests.broken_package import break_package
 from tests.small_model import MODEL, PREPROCESS, write_weights
 
 REPO = Path(__file__).resolve().parents[2]
@@ -125,8 +126,22 @@ def test_runtime_that_is_not_installed_is_an_error_with_the_line_for_pip(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=f"the runtime {runtime} is not installed") as caught:
-        check_choice(runtime, "fp32", device="cpu", tensorrt=False)
+        check_choice(runtime, "fp32", device="cpu", tensorrt=False, is_export=False)
     assert "pip install" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_runtime_that_can_t_be_loaded_is_one_that_failed(
+    runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if runtimes.runtime_version(runtime) is None:
+        pytest.skip(f"{runtime} is not installed")
+    break_package(runtime, tmp_path, monkeypatch)
+    with pytest.raises(
+        RuntimeFailedError, match=f"{runtime} is installed, but can't be loaded: DLL load failed"
+    ) as caught:
+        load_engine(runtime, tmp_path / "inference.json", settings=EngineSettings(threads=1))
+    assert "--runtime" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -140,24 +155,29 @@ def test_runtime_that_is_not_installed_is_an_error_with_the_line_for_pip(
         ("onnxruntime", "bf16", "cpu", False, UsageError, "bf16 needs the runtime openvino on a CPU"),
         ("paddle", "bf16", "cpu", False, UsageError, "bf16 needs the runtime openvino on a CPU"),
         ("auto", "bf16", "gpu:0", False, UsageError, "bf16 needs the runtime openvino on a CPU"),
+        ("auto", "int8", "cpu", False, UsageError, "int8 needs clips to calibrate on"),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(
     runtime: str, precision: str, device: str, tensorrt: bool, error: type[PpvError], message: str
 ) -> None:
     with pytest.raises(error, match=message) as caught:
-        check_choice(runtime, precision, device=device, tensorrt=tensorrt)
+        check_choice(runtime, precision, device=device, tensorrt=tensorrt, is_export=False)
     assert caught.value.hint
 
 
 @pytest.mark.parametrize("runtime", ["auto", "paddle"])
 def test_tensorrt_belongs_to_a_gpu(runtime: str) -> None:
-    check_choice(runtime, "fp32", device="gpu:0", tensorrt=True)
+    check_choice(runtime, "fp32", device="gpu:0", tensorrt=True, is_export=False)
+
+
+def test_int8_belongs_to_an_export() -> None:
+    check_choice("auto", "int8", device="cpu", tensorrt=False, is_export=True)
 
 
 def test_onnx_runtime_is_imported_without_reports_to_its_makers(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    code = "from ppvcli.deploy.engines import load_onnxruntime; load_onnxruntime()"
+    code = "from ppvcli.deploy.runtimes import import_runtime; import_runtime('onnxruntime')"
     env = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
     done = subprocess.run(
         [sys.executable, "-c", code], env={**env, "HOME": str(tmp_path)}, cwd=REPO, capture_output=True, check=True
