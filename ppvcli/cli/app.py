@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -20,6 +22,7 @@ from ppvcli.cli.predict import predict
 from ppvcli.cli.prepare_ucf101_66 import prepare_ucf101_66
 from ppvcli.cli.quick import parse_plain
 from ppvcli.cli.train import train
+from ppvcli.errors import UsageError
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict,
@@ -36,36 +39,71 @@ COMMANDS: dict[str, Callable[..., None]] = {
 def main(args: Sequence[str] | None = None) -> int:
     """Runs `ppv` with the arguments (None: those of the process) and returns the exit code.
 
-    SIGTERM ends a command as Ctrl-C does, in order.
+    SIGTERM, and SIGHUP of a terminal that is closed, end a command as Ctrl-C does, in order.
     """
+    sys.stdout = sys.stdout or _nowhere()  # None where the shell has closed it: >&-
+    sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names that are not valid in the encoding
-    signals: list[int] = []
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        signals.append(number)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends two, and cleaning up takes its time
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    if not (sys.argv[1:] if args is None else args):
-        args = ["--help"]
+    received = _end_on_signals()
+    words = list(sys.argv[1:] if args is None else args) or ["--help"]
     try:
-        exit_code = _run(sys.argv[1:] if args is None else args)
+        exit_code = _run(words)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
-        return output.report_error(error, terminated=bool(signals))
+        return output.report_error(error, usage_hint=_usage_hint(words), ended_by=next(iter(received), None))
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # Typer has turned it into exit code 1
             return output.report_error(end.__context__)
         raise
     if exit_code == output.INTERRUPTED:  # Typer has turned Ctrl-C into an exit code
-        return output.report_error(KeyboardInterrupt(), terminated=bool(signals))
+        return output.report_error(KeyboardInterrupt(), ended_by=next(iter(received), None))
     return exit_code or 0
 
 
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+def _end_on_signals() -> list[int]:
+    """From now on the signals that end a process raise KeyboardInterrupt, the first of them; it is in the list then."""
+    received: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for each in ending:
+            signal.signal(each, signal.SIG_IGN)  # `timeout` sends two, and cleaning up takes its time
+        raise KeyboardInterrupt
+
+    ending = [signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as of nohup
+        ending.append(signal.SIGHUP)
+    for each in ending:
+        signal.signal(each, interrupt)
+    return received
+
+
+def _usage_hint(words: Sequence[str]) -> str:
+    """What may help with a line that Typer can't read."""
+    for word in words:
+        if word.startswith("-") and Path(word).exists():
+            return f"./{word} names the file"
+    return f"ppv {words[0]} --help" if words[0] in COMMANDS else "ppv --help"
+
+
+def _check_empty(words: Sequence[str]) -> None:
+    """Raises: UsageError for an empty word or value; as a path it would be the working directory."""
+    for before, word in zip(("", *words), words, strict=False):
+        name, equals, value = word.partition("=")
+        if word and not (name.startswith("--") and equals and not value):
+            continue
+        what = name or (before if before.startswith("-") else "an argument")
+        raise UsageError(f"{what} is empty", hint="a variable in the command may be empty")
+
+
 def _run(args: Sequence[str]) -> int | None:
+    _check_empty(args)
     plain = parse_plain(predict, args[1:]) if args[0] == "predict" else None
     if plain is not None:
         try:

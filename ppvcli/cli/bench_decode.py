@@ -45,7 +45,7 @@ def bench_decode(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FILE|FOLDER...",
+            metavar="FILE|FOLDER",
             help="Videos, or folders of videos.  [default: some are rendered]",
             show_default=False,
         ),
@@ -69,7 +69,7 @@ def bench_decode(
         ),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="End a library that takes longer for one video.")
+        float, typer.Option(metavar="SECONDS", help="End a library that takes longer for one run.")
     ] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     plot: Annotated[

@@ -29,9 +29,16 @@ def open_progress() -> Iterator[Report]:
 def download_bar(console: Console) -> Progress:
     """An empty display for `drawn_progress`."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.table import Column
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    return Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console, transient=True)
+    figures = (DownloadColumn, TransferSpeedColumn, TimeRemainingColumn)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),  # what a narrow terminal makes smaller
+        *(figure(table_column=Column(no_wrap=True)) for figure in figures),
+        console=console,
+        transient=True,
+    )
 
 
 def drawn_progress(bar: Progress) -> Report:

@@ -11,7 +11,7 @@ import typer
 from ppvcli.cli import options, output
 from ppvcli.cli.download_progress import open_progress
 from ppvcli.cli.weights_list import show_list
-from ppvcli.errors import UsageError, WeightsError
+from ppvcli.errors import DownloadError, NoConnectionError, UsageError, WeightsError
 
 _EXCLUSIONS = {
     "NAME": ("--all", "--list"),
@@ -69,10 +69,13 @@ def download_weights(
         from ppvcli.weights.store import weights_dir
 
         output.show_note(f"no weights are stored in {weights_dir()}")
+    no_connection = False
     for name in selected:
         without_download = _without_download(name)
         if without_download is not None:
             answer = _Answer(name=name, text=without_download)
+        elif no_connection and (force or needs_download(name)):
+            answer = _Answer(name=name, error=DownloadError(f"{name} is not tried after that"))
         else:
             answer = _verify(name) if verify else _fetch(name, mirror=mirror, offline=offline, force=force)
         if answer.error is not None:
@@ -80,6 +83,7 @@ def download_weights(
         elif not json_:
             output.print_line(f"{answer.name}: {answer.text}")
         answers.append(answer)
+        no_connection = no_connection or isinstance(answer.error, NoConnectionError)
     if json_:
         output.print_json([answer.to_dict() for answer in answers])
     if any(answer.error is not None for answer in answers):

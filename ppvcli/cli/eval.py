@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ppvcli.cli import output
+from ppvcli.cli.bars import BarRow, print_bars
 from ppvcli.cli.download_weights import fetch_weights
 from ppvcli.cli.options import (
     CpuOption,
@@ -26,8 +28,6 @@ from ppvcli.cli.unfinished import tell_unfinished
 from ppvcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from ppvcli.configs.load import Source
     from ppvcli.configs.schema import TrainConfig
     from ppvcli.results import ClassResult, EvalReport
@@ -123,10 +123,10 @@ def evaluate(
         from ppvcli.video.protocols import get_protocol
 
         get_protocol(protocol)  # before something is downloaded for nothing
-    from ppvcli.api import start_paddle
+    from ppvcli.models.device import load_paddle
 
-    start_paddle(threads)
-    from ppvcli.engine.eval_clips import default_out_dir
+    load_paddle(threads)
+    from ppvcli.engine.eval_clips import check_named, default_out_dir
     from ppvcli.engine.evaluate import evaluate
     from ppvcli.engine.reports import check_out_dir
 
@@ -136,6 +136,8 @@ def evaluate(
     )
     check_out_dir(folder)  # before something is downloaded for nothing
     if weights is None and name is not None:
+        if settings is None:
+            check_named(data, list_file)
         fetch_weights(name)
     tell_unfinished(weights)
     found: list[EvalReport] = []
@@ -215,7 +217,7 @@ def _show(report: EvalReport) -> None:
     else:
         shown = with_clips if len(with_clips) <= MAX_CLASSES else sorted(with_clips, key=_recall)[:NUM_WORST]
     if output.is_terminal(sys.stdout):
-        output.stdout_console().print(_table(shown, num_classes=len(with_clips)))
+        _show_table(shown, num_classes=len(with_clips))
     else:
         output.print_line("class\tclips\tcorrect\trecall\tprecision\tf1")
         for result in shown:
@@ -245,7 +247,7 @@ def _tell(report: EvalReport, *, weights: Path | None) -> None:
         total = report.num_clips + report.num_skipped
         output.show_warning(
             f"{setup.num_trained_on} of these {total} clips are among those that {weights} was trained on; "
-            f"ppv eval --weights {weights} takes those held out"
+            f"ppv eval --weights {shlex.quote(str(weights))} takes those held out"
         )
     if setup is not None and setup.num_newer:
         from ppvcli.datasets.split_file import describe_newer
@@ -261,33 +263,22 @@ def show_damaged(report: EvalReport) -> None:
         output.show_warning(f"more clips that are damaged: {len(report.damaged) - NUM_DAMAGED}")
 
 
-def _table(results: list[ClassResult], *, num_classes: int) -> RenderableType:
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
-
-    title = f"the worst {len(results)} of {num_classes} classes" if len(results) < num_classes else None
-    table = Table(
-        box=None, padding=(0, 2, 0, 0), header_style="dim", title=title, title_justify="left", title_style="dim"
-    )
-    table.add_column("class")
-    table.add_column("")
-    for name in ("recall", "precision", "F1", "correct"):
-        table.add_column(name, justify="right")
-    for result in results:
-        style = "red" if result.num_clips and _recall(result) < WEAK else ""
-        bar = ProgressBar(
-            total=1.0, completed=_recall(result), width=BAR_WIDTH, complete_style="cyan", finished_style="cyan"
+def _show_table(results: list[ClassResult], *, num_classes: int) -> None:
+    if len(results) < num_classes:
+        output.print_line(f"the worst {len(results)} of {num_classes} classes")
+    rows = [
+        BarRow(
+            result.label,
+            _recall(result),
+            (
+                *(_ratio(ratio) for ratio in (result.recall, result.precision, result.f1)),
+                f"{result.num_correct} of {result.num_clips}" if result.num_clips else "no clips",
+            ),
+            "red" if result.num_clips and _recall(result) < WEAK else "",
         )
-        table.add_row(
-            Text(output.printable(result.label), style=style),
-            bar,
-            _ratio(result.recall),
-            _ratio(result.precision),
-            _ratio(result.f1),
-            f"{result.num_correct} of {result.num_clips}" if result.num_clips else "no clips",
-        )
-    return table
+        for result in results
+    ]
+    print_bars(rows, ("class", "recall", "precision", "F1", "correct"), bar_width=BAR_WIDTH)
 
 
 def _recall(result: ClassResult) -> float:

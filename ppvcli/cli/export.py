@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +12,7 @@ from ppvcli.cli import output
 from ppvcli.cli.download_weights import fetch_weights
 from ppvcli.cli.options import ThreadsOption, complete_config, complete_model
 from ppvcli.cli.unfinished import tell_unfinished
-from ppvcli.errors import UsageError
+from ppvcli.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from ppvcli.results import ExportReport
@@ -68,33 +67,35 @@ def export(
 
     Nothing appears at --out unless every program gave the network's answers.
     """
-    labels = None
+    class_names = None
     if config is not None:
-        model, labels = _from_config(config, model=model, weights=weights)
-    if weights is None and model is not None:
-        fetch_weights(model)
-    from ppvcli.engine.cpu import tune_math_library
+        model, class_names = _from_config(config, model=model, weights=weights)
     from ppvcli.models.device import load_paddle
 
-    tune_math_library(os.environ)  # before Paddle is imported, and for this process alone
     load_paddle()
-    from ppvcli.deploy.export_plan import default_formats
+    from ppvcli.deploy.export_plan import default_formats, make_plan
     from ppvcli.deploy.exporter import export as run
+    from ppvcli.deploy.publish import check_target
 
+    wanted = _names(precisions)
+    chosen = default_formats(wanted) if formats is None else _names(formats)
+    if weights is None and model is not None:  # nothing is downloaded for what can't be done
+        make_plan(chosen, wanted, calibration=calibration, check=check, program=program, threads=threads)
+        check_target(out, force=force)
+        fetch_weights(model)
     tell_unfinished(weights)
-    chosen = default_formats(_names(precisions)) if formats is None else _names(formats)
     report = run(
         model,
         out,
         weights=weights,
         formats=chosen,
-        precisions=_names(precisions),
+        precisions=wanted,
         calibration=calibration,
         check=check,
         program=program,
         force=force,
         threads=threads,
-        labels=labels,
+        class_names=class_names,
         on_step=_show_step if output.is_terminal(sys.stderr) else None,
     )
     if formats is None and "onnx" not in chosen:
@@ -162,5 +163,5 @@ def _show(report: ExportReport, *, as_table: bool) -> None:
     threads = report.programs[0].threads
     output.print_line(
         f"{report.model} -> {output.printable(str(folder))}: {report.programs[0].num_clips} clips, two of them "
-        f"rendered; time of one clip with {threads} thread{'s'[: threads > 1]}"
+        f"rendered; time of one clip with {counted(threads, 'thread')}"
     )

@@ -68,7 +68,8 @@ RuntimeOption = Annotated[
     typer.Option(
         "--runtime",
         metavar="NAME",
-        help="onnxruntime, openvino or paddle; auto is the fastest that gives the network's answers here.",
+        help="onnxruntime, openvino or paddle; auto is the fastest that gives the network's answers here, of an export "
+        "the first of these that is installed.",
         autocompletion=complete_runtime,
     ),
 ]

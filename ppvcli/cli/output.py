@@ -22,8 +22,9 @@ from ppvcli.errors import PpvError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import ProgressColumn
 
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED = 130
 BAR_WIDTH = 24
 _PYDANTIC = (
     ("Input should be greater than or equal to", "expected at least"),
@@ -42,12 +43,12 @@ class Report(NamedTuple):
     exit_code: int
 
 
-def describe_error(error: BaseException) -> Report:
-    """The report of any exception that can leave a command."""
+def describe_error(error: BaseException, *, usage_hint: str = "ppv --help") -> Report:
+    """The report of any exception that can leave a command; `usage_hint` helps with a line that Typer can't read."""
     if isinstance(error, PpvError):
         return Report(error.message, error.hint, error.exit_code)
     if isinstance(error, typer.TyperException):
-        return Report(_sentence(error.format_message()), _help_hint(error), error.exit_code)
+        return Report(_sentence(error.format_message()), usage_hint, error.exit_code)
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return Report("interrupted", None, INTERRUPTED)
     if isinstance(error, BrokenPipeError):
@@ -60,11 +61,11 @@ def describe_error(error: BaseException) -> Report:
     return Report(message, None if _debug() else "PPV_DEBUG=1 shows the traceback", 1)
 
 
-def report_error(error: BaseException, *, terminated: bool = False) -> int:
-    """Tells the user about an error on stderr and returns the exit code; `terminated`: SIGTERM was its cause."""
-    report = describe_error(error)
-    if terminated and report.exit_code == INTERRUPTED:
-        report = report._replace(message="terminated", exit_code=TERMINATED)
+def report_error(error: BaseException, *, usage_hint: str = "ppv --help", ended_by: int | None = None) -> int:
+    """Tells the user about an error on stderr and returns the exit code; `ended_by` is the signal that caused it."""
+    report = describe_error(error, usage_hint=usage_hint)
+    if ended_by is not None and report.exit_code == INTERRUPTED:
+        report = report._replace(message="terminated", exit_code=128 + ended_by)
     if _debug() and report.message is not None:
         traceback.print_exception(error)
     if report.message is not None:
@@ -139,7 +140,7 @@ def open_json_array() -> Iterator[Callable[[Any], None]]:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Rows of cells on stdout, with columns that stand below each other.
+    """Rows of cells on stdout, with columns that stand below each other, under headings where some have a text.
 
     Where a terminal is too narrow for that, each name (the first cell) has a line of its own, with the rest below it:
     names are there to be copied, so that none may be broken.
@@ -151,10 +152,10 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             terminal, initial_indent="    ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
         )
         for name, *cells in rows:
-            facts = [f"{heading} {cell}" for heading, cell in zip(headings[1:], cells, strict=True) if cell]
+            facts = [f"{heading} {cell}".strip() for heading, cell in zip(headings[1:], cells, strict=True) if cell]
             print_line("\n".join((name, *below.wrap("; ".join(facts)))))
         return
-    for row in (headings, *rows):
+    for row in (headings, *rows) if any(headings) else rows:
         print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
@@ -183,23 +184,14 @@ def open_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
     if not is_terminal(sys.stderr):
         yield None
         return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.table import Column
 
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=BAR_WIDTH),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("passed,"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        *time_columns(),
         console=stderr_console(),
         transient=True,
         redirect_stdout=False,
@@ -208,6 +200,16 @@ def open_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
     with progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def time_columns() -> tuple[ProgressColumn, ...]:
+    """How long a bar's task has taken and will take, which a narrow terminal shows in full: the bar gives way."""
+    from rich.progress import TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    passed = TimeElapsedColumn(table_column=Column(no_wrap=True))
+    left = TimeRemainingColumn(table_column=Column(no_wrap=True))
+    return passed, TextColumn("passed,"), left, TextColumn("left")
 
 
 def _show(word: str, message: str, *, colour: str) -> None:
@@ -223,11 +225,6 @@ def _sentence(message: str) -> str:
     for theirs, ours in _PYDANTIC:
         message = message.replace(theirs, ours)
     return message[:1].lower() + message[1:]
-
-
-def _help_hint(error: typer.TyperException) -> str:
-    context = getattr(error, "ctx", None)  # of the command, where Typer knows it
-    return f"{context.command_path if context else 'ppv'} --help"
 
 
 def _is_full(error: BaseException) -> bool:

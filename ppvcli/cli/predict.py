@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ppvcli.cli import output
+from ppvcli.cli.bars import BarRow, print_bars
 from ppvcli.cli.download_weights import fetch_weights, needs_download
 from ppvcli.cli.options import (
     CpuOption,
@@ -30,19 +30,14 @@ from ppvcli.cli.unfinished import tell_unfinished
 from ppvcli.errors import UsageError, VideoError, counted
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from ppvcli.results import Prediction
 
-DEMO_CLIP = Path(__file__).parents[1] / "models" / "bundled" / "demo.mp4"
 DEMO_MODEL = "tsm_efflite0_weizmann"
 BAR_WIDTH = 30
 
 
 def predict(
-    files: Annotated[
-        list[str] | None, typer.Argument(metavar="FILE...", help="Video files.", show_default=False)
-    ] = None,
+    files: Annotated[list[str] | None, typer.Argument(metavar="FILE", help="Video files.", show_default=False)] = None,
     *,
     model: Annotated[
         str | None,
@@ -85,22 +80,22 @@ def predict(
     files, model = _choose_input(files or [], model=model, weights=weights, labels=labels, demo=demo)
     place = choose_device(cpu=cpu, gpu=gpu, device=device)
 
+    from ppvcli.datasets.annotations import read_labels
     from ppvcli.deploy import DEFAULT_MODEL
 
+    if labels is not None:
+        read_labels(Path(labels))  # before something is downloaded for nothing
     limits = choose_limits(decode_timeout=decode_timeout, max_pixels=max_pixels)
     show = _show_json if json else _show_each
     if weights is None:
         _check_choice(runtime, precision, place=place, tensorrt=tensorrt)
-        name = model or DEFAULT_MODEL
+        name = DEFAULT_MODEL if model is None else model
         failures = _find_failures(files, name) if needs_download(name) else []
         if failures and len(failures) == len(files):  # nothing to download weights for
             show(iter(failures), len(files))
             raise typer.Exit(1)
         fetch_weights(name)
 
-    from ppvcli.engine.cpu import tune_math_library
-
-    tune_math_library(os.environ)  # before Paddle is imported, and for this process alone
     from ppvcli.deploy.predictor import Predictor
 
     predictor = Predictor(
@@ -142,7 +137,7 @@ def _check_choice(runtime: str, precision: str | None, *, place: str, tensorrt: 
     from ppvcli.deploy.runtimes import check_choice
     from ppvcli.models.device import find_device
 
-    check_choice(runtime, precision or "fp32", device=find_device(place), tensorrt=tensorrt)
+    check_choice(runtime, precision or "fp32", device=find_device(place), tensorrt=tensorrt, is_export=False)
 
 
 def _choose_input(
@@ -156,6 +151,8 @@ def _choose_input(
     given = [name for name, value in settings.items() if value]
     if given:
         raise UsageError(f"--demo and {given[0]} exclude each other", hint="ppv predict --demo")
+    from ppvcli.models.facts import DEMO_CLIP
+
     return [str(DEMO_CLIP)], DEMO_MODEL
 
 
@@ -185,7 +182,7 @@ def _show_each(predictions: Iterator[Prediction], num_files: int) -> int:
         if prediction.error is not None:
             num_failed += 1
         elif as_table:
-            output.stdout_console().print(_table(prediction))
+            _show_table(prediction)
         else:
             for line in _lines(prediction):
                 output.print_line(line)
@@ -210,29 +207,21 @@ def _lines(prediction: Prediction) -> list[str]:
     ]
 
 
-def _table(prediction: Prediction) -> RenderableType:
+def _show_table(prediction: Prediction) -> None:
     """Labels with bars, the best one first, between the clip's length and the time of each stage."""
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
     from rich.text import Text
 
-    grid = Table.grid(padding=(0, 2))
-    for rank, best in enumerate(prediction.top):
-        style = "bold" if rank == 0 else ""
-        bar = ProgressBar(
-            total=1.0, completed=best.score, width=BAR_WIDTH, complete_style="cyan", finished_style="cyan"
-        )
-        grid.add_row(
-            Text(f"  {output.printable(best.label)}", style=style), bar, Text(f"{best.score:6.1%}", style=style)
-        )
+    console = output.stdout_console()
     length = f"{prediction.duration_s:.1f} s, {prediction.num_frames} frames"
+    title = Text.assemble((output.printable(prediction.path), "bold"), (f"  {length}", "dim"))
+    console.print(title, soft_wrap=True)  # a line break in a path would be copied with it
+    rows = [
+        BarRow(f"  {best.label}", best.score, (f"{best.score:6.1%}",), "bold" if rank == 0 else "")
+        for rank, best in enumerate(prediction.top)
+    ]
+    print_bars(rows, ("", ""), bar_width=BAR_WIDTH)
     stages = ", ".join(f"{stage} {time_ms:.0f} ms" for stage, time_ms in prediction.timings_ms.items())
-    return Group(
-        Text.assemble((output.printable(prediction.path), "bold"), (f"  {length}", "dim")),
-        grid,
-        Text(f"  {prediction.model}: {stages}\n", style="dim"),
-    )
+    console.print(Text(f"  {prediction.model}: {stages}\n", style="dim"), soft_wrap=True)
 
 
 def _with_progress(predictions: Iterator[Prediction], num_files: int) -> Iterator[Prediction]:

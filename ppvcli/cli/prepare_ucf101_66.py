@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ppvcli.cli import output
-from ppvcli.errors import InterruptedRunError
+from ppvcli.errors import InterruptedRunError, counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -107,7 +107,8 @@ def _show(result: PreparedDataset) -> None:
     output.print_line(f"val     {result.num_val:>5} clips    {root / result.val_list}")
     output.print_line(f"labels  {result.num_classes:>5} classes  {root / result.labels}")
     if result.num_missing:
-        output.show_warning(f"{result.num_missing} listed clips are left out, see {root / 'missing.txt'}")
+        clips = counted(result.num_missing, "listed clip")
+        output.show_warning(f"{clips} left out, see {root / 'missing.txt'}")
     if result.num_damaged:
         clips = f"{result.num_damaged} clip{'s are' if result.num_damaged > 1 else ' is'}"
         output.show_warning(f"{clips} cut off or damaged, but used, see {root / 'damaged.txt'}")
@@ -153,17 +154,14 @@ class _TerminalWatcher:
     """One live bar for each stage, which stays when the stage is over."""
 
     def __enter__(self) -> _TerminalWatcher:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
         self._progress: Progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[amount]}"),
-            TimeElapsedColumn(),
-            TextColumn("passed,"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
+            *output.time_columns(),
             console=output.stderr_console(),
         )
         self._tasks: dict[tuple[str, str], TaskID] = {}

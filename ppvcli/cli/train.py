@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +30,21 @@ if TYPE_CHECKING:
     from ppvcli.engine.launch import Cluster
 
 
+_SETTINGS = (
+    *("--config", "--model", "--data", "--finetune", "--set"),
+    *("--epochs", "--val-ratio", "--group-pattern", "--amp"),
+)
+_READ = {
+    "--list-configs": ("--json",),
+    "--check-data": (*_SETTINGS, "--json", "--out", "--threads"),
+}
+_MODES = ("--resume", "--list-configs", "--print-config", "--check-data")
+"""What is done in place of a new training; for some, above, the flags that can take effect then. `--print-config` goes
+with all of them: it is put behind a whole command to look before it runs."""
+
+
 def train(
+    context: typer.Context,
     config: Annotated[
         str | None,
         typer.Option(metavar="NAME|FILE", help="A shipped config or a YAML file.", autocompletion=complete_config),
@@ -90,8 +104,7 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train or fine-tune a model."""
-    modes = {"--resume": resume, "--list-configs": list_configs, "--print-config": print_config}
-    _check_modes({**modes, "--check-data": check_data})
+    _check_modes(_flags_of(context), resume)
     if list_configs:
         show_configs(as_json=as_json)
         return
@@ -117,7 +130,7 @@ def train(
     if print_config:
         _show_config(settings, as_json=as_json)
     elif check_data:
-        check_clips(settings, out=out, as_json=as_json)
+        check_clips(settings, out=out, threads=threads, as_json=as_json)
     else:
         run.start(settings, out or Path("runs") / Path(source.name).stem, source=source)
 
@@ -131,14 +144,25 @@ def _show_config(settings: TrainConfig, *, as_json: bool) -> None:
         output.print_line(dump_config(settings).rstrip())
 
 
-def _check_modes(modes: Mapping[str, object]) -> None:
-    """Raises: UsageError where more than one flag says what to do."""
-    given = [flag for flag, value in modes.items() if value]
-    if len(given) > 1:
+def _flags_of(context: typer.Context) -> list[str]:
+    """Those that are on the command line."""
+    sources = {one.opts[0]: context.get_parameter_source(one.name or "") for one in context.command.params}
+    return [flag for flag, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+
+
+def _check_modes(flags: Sequence[str], resume: Path | None) -> None:
+    """Raises: UsageError where more than one of the flags says what to do, or one can't take effect."""
+    modes = [flag for flag in _MODES if flag in flags]
+    if len(modes) > 1:
         hint = "keep one of them"
-        if given[0] == "--resume" and given[1] != "--list-configs":
-            hint = f"ppv train --config {Path(str(modes['--resume'])) / 'config.yaml'} {given[1]}"
-        raise UsageError(f"{' and '.join(given)} exclude each other", hint=hint)
+        if resume is not None and modes[1] != "--list-configs":
+            hint = f"ppv train --config {shlex.quote(str(resume / 'config.yaml'))} {modes[1]}"
+        raise UsageError(f"{' and '.join(modes)} exclude each other", hint=hint)
+    for mode in modes:
+        idle = [flag for flag in flags if flag not in (mode, *_READ.get(mode, flags))]
+        if idle:
+            names = ", ".join(idle)
+            raise UsageError(f"{names} can't take effect with {mode}", hint=f"leave {names} out")
 
 
 def _check_resume(run_dir: Path, data: Path | None, *, start: Sequence[str], changes: Sequence[str]) -> None:
@@ -154,7 +178,7 @@ def _check_resume(run_dir: Path, data: Path | None, *, start: Sequence[str], cha
     if data is not None and data.is_file():
         raise UsageError(
             f"--data {data}: with --resume it is the folder that the run's clips were moved to",
-            hint=f"--data {data.parent}, or no --data where they are in their place",
+            hint=f"--data {shlex.quote(str(data.parent))}, or no --data where they are in their place",
         )
 
 
@@ -168,7 +192,7 @@ def _choose_cluster(gpus: str | None, nproc: int | None, *, nnodes: int, master:
         return None
     from ppvcli.models.device import load_paddle
 
-    load_paddle()  # comes with the next import; the environment is still set in time for the processes that compute
+    load_paddle(num_processes=nproc or len((gpus or "").split(",")))  # comes with the next import
     from ppvcli.engine.launch import Cluster
 
     if gpus is None:

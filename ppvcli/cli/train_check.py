@@ -18,15 +18,15 @@ MAX_LINES = 40
 """Problems that are shown; `--out FILE` gets all."""
 
 
-def check_clips(settings: TrainConfig, *, out: Path | None, as_json: bool) -> None:
-    """Decodes every clip that the config names and prints what is wrong.
+def check_clips(settings: TrainConfig, *, out: Path | None, threads: int | None, as_json: bool) -> None:
+    """Decodes every clip that the config names, with a process for each of the threads, and prints what is wrong.
 
     Exit code 1 for what spoils a training: a broken clip, one on both sides or in two classes, a class without a clip
     to train on.
     """
     from ppvcli.datasets.catalog import describe_leftovers, open_split
     from ppvcli.datasets.check import check_data, check_report_path, write_check
-    from ppvcli.deploy.machine import usable_cores
+    from ppvcli.machine import resolve_threads
     from ppvcli.video.limits import DecodeLimits
 
     if out is not None:
@@ -35,7 +35,7 @@ def check_clips(settings: TrainConfig, *, out: Path | None, as_json: bool) -> No
     limits = DecodeLimits(timeout_s=settings.data.decode_timeout_s, max_pixels=settings.data.max_pixels)
     try:
         with output.open_bar("checking clips") as advance:
-            check = check_data(split, num_workers=usable_cores(), limits=limits, on_clip=advance)
+            check = check_data(split, num_workers=resolve_threads(threads), limits=limits, on_clip=advance)
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted", hint="the same command starts the check anew") from None
     if as_json:

@@ -86,30 +86,29 @@ class LineWatcher:
 
 
 class TerminalWatcher:
-    """A live bar over all epochs, below one of downloads, and a line for each epoch that is done."""
+    """A bar of downloads, one over all epochs, and the figures of a step; a line for each epoch that is done."""
 
     def __enter__(self) -> TerminalWatcher:
         from rich.console import Group
         from rich.live import Live
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.text import Text
 
         console = output.stderr_console()
         self._progress: Progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("passed,"),
-            TimeRemainingColumn(),
-            TextColumn("left  "),
-            TextColumn("{task.fields[detail]}"),
+            *output.time_columns(),
             console=console,
             speed_estimate_period=300,
         )
-        self._task = self._progress.add_task("starting", total=None, detail="")
+        self._task = self._progress.add_task("starting", total=None)
+        self._detail = Text()
         downloads = download_bar(console)
         self.on_download = drawn_progress(downloads)
-        self._live = Live(Group(downloads, self._progress), console=console, transient=True, refresh_per_second=10)
+        shown = Group(downloads, self._progress, self._detail)
+        self._live = Live(shown, console=console, transient=True, refresh_per_second=10)
         self._live.start()
         return self
 
@@ -118,7 +117,7 @@ class TerminalWatcher:
 
     def on_start(self, report: StartReport) -> None:
         for line in start_lines(report):
-            self._progress.console.print(line, markup=False, highlight=False)
+            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def on_step(self, report: StepReport) -> None:
         self._progress.update(
@@ -126,14 +125,14 @@ class TerminalWatcher:
             description=f"epoch {report.epoch}/{report.num_epochs}",
             total=report.num_epochs * report.num_steps,
             completed=(report.epoch - 1) * report.num_steps + report.step,
-            detail=(
-                f"loss {report.loss:.3f}  top-1 {report.top1:.1%}  top-5 {report.top5:.1%}  "
-                f"lr {report.learning_rate:.1e}  {report.images_per_s:.0f} img/s  {report.data_wait_ratio:.0%} waiting"
-            ),
+        )
+        self._detail.plain = (
+            f"loss {report.loss:.3f}  top-1 {report.top1:.1%}  top-5 {report.top5:.1%}  "
+            f"lr {report.learning_rate:.1e}  {report.images_per_s:.0f} img/s  {report.data_wait_ratio:.0%} waiting"
         )
 
     def on_eval_clip(self, done: int, total: int) -> None:
-        self._progress.update(self._task, detail=f"evaluating clip {done} of {total}")
+        self._detail.plain = f"evaluating clip {done} of {total}"
 
     def on_epoch(self, result: EpochResult) -> None:
-        self._progress.console.print(_epoch_line(result))
+        self._progress.console.print(_epoch_line(result), soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,7 +107,7 @@ def _model_of(weights: str) -> str:
     if metadata is None or metadata.model is None:
         raise UsageError(
             f"--finetune {weights} does not say what to train, as a run folder or a model's name would",
-            hint=f"ppv train --model NAME --finetune {weights} --data DIR",
+            hint=f"ppv train --model NAME --finetune {shlex.quote(weights)} --data DIR",
         )
     return metadata.model
 
@@ -131,5 +132,5 @@ def _choose_recipe(model: str, *, finetune: str | None) -> tuple[str, str | None
     if not kin:
         raise UsageError(refusal, hint="--config FILE with one of your own; ppv train --list-configs shows the shipped")
     weights = finetune or (row.name if has_weights else None)
-    start = "" if weights is None else f" --finetune {weights}"
+    start = "" if weights is None else f" --finetune {shlex.quote(weights)}"
     raise UsageError(f"{refusal}; there is one for: {', '.join(kin)}", hint=f"ppv train --model {kin[0]}{start} ...")

@@ -92,11 +92,32 @@ def test_python_m_is_the_same_command(python_process: Start) -> None:
         (["predcit"], "no such command 'predcit'. Did you mean 'predict'?", "ppv --help"),
         (["--hepl"], "no such option: --hepl (Possible options: --help)", "ppv --help"),
         (["predict", "--jsn", "x"], "no such option: --jsn (Possible options: --json)", "ppv predict --help"),
-        (["predict", "--top-k"], "option '--top-k' requires an argument", "ppv --help"),
+        (["predict", "--top-k"], "option '--top-k' requires an argument", "ppv predict --help"),
+        (["bench-decode", "--frames"], "option '--frames' requires an argument", "ppv bench-decode --help"),
+        (["predict", "--model", ""], "--model is empty", "a variable in the command may be empty"),
+        (["predict", "x.mp4", "-m", ""], "-m is empty", "a variable in the command may be empty"),
+        (["eval", "--weights="], "--weights is empty", "a variable in the command may be empty"),
+        (["export", "--out", "", "--model", "tsm"], "--out is empty", "a variable in the command may be empty"),
+        (["predict", ""], "an argument is empty", "a variable in the command may be empty"),
+        ([""], "an argument is empty", "a variable in the command may be empty"),
     ],
 )
 def test_usage_error_is_told_on_stderr_with_exit_code_2(args: list[str], error: str, hint: str, ppv: Ppv) -> None:
     assert ppv(*args) == (2, "", f"error: {error}\nhint: {hint}\n")
+
+
+@pytest.mark.parametrize("command", ["predict", "bench-decode"])
+def test_file_whose_name_looks_like_an_option_comes_with_the_way_to_name_it(
+    command: str, ppv: Ppv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ppv(command, "-x.mp4").stderr == f"error: no such option: -x\nhint: ppv {command} --help\n"
+    Path("-x.mp4").touch()
+    assert ppv(command, "-x.mp4").stderr == "error: no such option: -x\nhint: ./-x.mp4 names the file\n"
+
+
+def test_several_files_are_told_by_three_dots(ppv: Ppv) -> None:
+    assert "[OPTIONS] [FILE]...\n" in ppv("predict", "--help").stdout
 
 
 def _complete(words: str, *, env: dict[str, str]) -> list[str]:

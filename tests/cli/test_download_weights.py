@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -69,6 +71,21 @@ def test_download_weights_with_one_failure_does_the_others_and_exits_1(ppv: Ppv,
     assert (failed["name"], stored["name"]) == ("tsm_ucf101", "tsm_k400")
     assert "TSM_ucf101_nchw.pdparams" in failed["error"]
     assert answer.stderr.startswith("error: the mirror has no copy of https://")
+
+
+def test_download_weights_without_connection_tries_the_first_only(
+    ppv: Ppv, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    ppv("download-weights", "tsm", "--mirror", mirror)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nowhere = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    answer = ppv("download-weights", "tsn", "tsm", "pptsm", "--mirror", nowhere, "--json")
+    assert answer.exit_code == 1
+    first, stored, last = json.loads(answer.stdout)
+    assert "(5 attempts)" in first["error"]
+    assert stored["name"] == "tsm_k400" and "path" in stored
+    assert last["error"].endswith("is not tried after that")
 
 
 def test_download_weights_all_tries_every_published_model(ppv: Ppv, mirror: Path) -> None:

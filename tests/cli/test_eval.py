@@ -264,6 +264,26 @@ def test_data_that_is_not_there_or_a_video_is_told_with_what_it_may_be(folder: P
         assert hint.endswith(f"for a single one: ppv predict {clip}")
 
 
+@pytest.mark.parametrize(
+    ("args", "exit_code", "error"),
+    [
+        ([], 2, "no clips to evaluate on"),
+        (["--data", "nowhere"], 1, "nothing is at nowhere"),
+        (["--list", "val.list"], 2, "a list file needs the folder of its clips"),
+        (["--data", "val.list", "--list", "val.list"], 2, "--data val.list is a list itself"),
+    ],
+)
+def test_clips_that_are_not_named_or_not_there_are_told_before_weights_are_fetched(
+    args: list[str], exit_code: int, error: str, folder: Path, ppv: Ppv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ppvcli.cli.eval.fetch_weights", lambda name: pytest.fail("fetched for nothing"))
+    monkeypatch.chdir(folder)
+    answer = ppv("eval", "--model", "pptsmv2", *args)
+    assert (answer.exit_code, answer.stdout) == (exit_code, "")
+    assert answer.stderr.startswith(f"error: {error}")
+    assert "hint: " in answer.stderr
+
+
 def test_clips_are_by_default_what_those_of_the_run_were(folder: Path, tmp_path: Path, ppv: Ppv) -> None:
     run_dir = tmp_path / "run"
     (run_dir / "best").mkdir(parents=True)

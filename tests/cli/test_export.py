@@ -144,12 +144,12 @@ def test_config_names_the_model_and_its_data_the_classes(asked: dict[str, Any], 
     config.write_text(re.sub(r"(?m)^(\s+root:).*$", rf"\1 {tmp_path / 'data'}", text), encoding="utf-8")
     weights = write_weights(tmp_path / "w.safetensors")
     assert ppv("export", "--config", config, "--weights", weights, "--out", "out").exit_code == 0
-    assert (asked["model"], asked["labels"]) == ("tsm_efflite0", ("kick", "throw"))
+    assert (asked["model"], asked["class_names"]) == ("tsm_efflite0", ("kick", "throw"))
 
     config.write_text(re.sub(r"(?m)^(\s+root:).*$", rf"\1 {tmp_path / 'gone'}", text), encoding="utf-8")
     weights = write_weights(tmp_path / "w.safetensors")
     assert ppv("export", "--config", config, "--weights", weights, "--out", "out").exit_code == 0
-    assert asked["labels"] is None
+    assert asked["class_names"] is None
 
 
 @pytest.mark.parametrize(
@@ -186,6 +186,27 @@ def test_export_refuses_with_one_error_and_one_hint(
     monkeypatch.chdir(tmp_path)
     assert ppv("export", *args) == (2, "", f"error: {error}\nhint: {hint}\n")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("args", "error"),
+    [
+        (["--format", "tensorrt"], "unknown format 'tensorrt'"),
+        (["--precision", "int8", "--format", "onnx"], "int8 needs clips of yours"),
+        (["--check", "nowhere", "--format", "paddle"], "check: no folder, list or video at nowhere"),
+        (["--out", "full", "--format", "paddle"], "full holds other things than an export"),
+    ],
+)
+def test_export_that_cannot_be_made_is_told_before_weights_are_fetched(
+    args: list[str], error: str, ppv: Ppv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ppvcli.cli.export.fetch_weights", lambda name: pytest.fail("fetched for nothing"))
+    monkeypatch.chdir(tmp_path)
+    Path("full").mkdir()
+    Path("full/mine.txt").touch()
+    answer = ppv("export", "--model", "pptsmv2", "--out", "o", *args)
+    assert answer.stdout == ""
+    assert answer.stderr.startswith(f"error: {error}")
 
 
 def test_config_of_another_model_is_told_as_such(ppv: Ppv, tmp_path: Path) -> None:

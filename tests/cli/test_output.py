@@ -119,6 +119,8 @@ def slow() -> None:
     finally:
         if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
             os.kill(os.getpid(), signal.SIGTERM)  # as of `timeout`, which sends two
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            os.kill(os.getpid(), signal.SIGHUP)
         print("cleaned up", flush=True)
 
 app.COMMANDS["slow"] = slow
@@ -129,17 +131,48 @@ sys.exit(app.main(["slow"]))
 @posix
 @pytest.mark.parametrize(
     ("number", "code", "error"),
-    [(signal.SIGINT, 130, "error: interrupted\n"), (signal.SIGTERM, 143, "error: terminated\n")],
+    [
+        (signal.SIGINT, 130, "error: interrupted\n"),
+        (signal.SIGTERM, 143, "error: terminated\n"),
+        pytest.param(getattr(signal, "SIGHUP", 0), 129, "error: terminated\n", id="SIGHUP"),
+    ],
 )
-def test_ctrl_c_and_sigterm_end_a_command_with_one_line(
+def test_signal_ends_a_command_in_order_with_one_line(
     number: int, code: int, error: str, python_process: Start
 ) -> None:
-    process = python_process("-c", SLOW_COMMAND)
+    plain = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # these tests may run under nohup
+    process = python_process("-c", plain + SLOW_COMMAND)
     assert process.stdout is not None
     assert process.stdout.readline() == "started\n"
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout, stderr) == (code, "cleaned up\n", error)
+
+
+@posix
+def test_nohup_is_respected(python_process: Start) -> None:
+    ignore = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    process = python_process("-c", ignore + SLOW_COMMAND.replace("time.sleep(60)", "time.sleep(1)"))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.communicate(timeout=60) == ("cleaned up\n", "")
+    assert process.returncode == 0
+
+
+@posix
+@pytest.mark.parametrize(
+    ("closed", "answer"), [(">&-", ("", "")), ("2>&-", ("ppv ", "")), (">&- 2>&-", ("", "")), ("<&-", ("ppv ", ""))]
+)
+def test_stream_that_the_shell_has_closed_does_no_harm(closed: str, answer: tuple[str, str]) -> None:
+    command = f"{sys.executable} -c 'import sys; from ppvcli.cli.app import main; sys.exit(main([\"--version\"]))'"
+    found = subprocess.run(f"{command} {closed}", shell=True, capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stdout[:4], found.stderr) == (0, *answer)
+    found = subprocess.run(
+        f"{command.replace('--version', 'nonsense')} {closed}", shell=True, capture_output=True, text=True, timeout=60
+    )
+    assert (found.returncode, found.stdout) == (2, "")
+    assert "Traceback" not in found.stderr
 
 
 @posix

@@ -260,6 +260,15 @@ def test_files_that_are_not_there_are_told_before_weights_are_fetched(
     assert [one["path"] for one in json.loads(answer.stdout)] == [str(missing)]
 
 
+def test_labels_that_are_not_there_are_told_before_weights_are_fetched(
+    ppv: Ppv, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ppvcli.cli.predict.fetch_weights", lambda name: pytest.fail("fetched for nothing"))
+    answer = ppv("predict", folder / "block.mp4", "--labels", tmp_path / "nowhere.txt", "--cpu")
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert answer.stderr.startswith(f"error: can't read {tmp_path / 'nowhere.txt'}: No such file or directory\n")
+
+
 @pytest.fixture
 def cut_avi(folder: Path) -> Path:
     """A file that ends within a frame."""

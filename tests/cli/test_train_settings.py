@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ppvcli.errors import DatasetError
+from ppvcli.machine import usable_cores
 from ppvcli.models.facts import BUNDLED_DIR
 from ppvcli.weights.formats import WeightsMetadata, write_safetensors
 
@@ -48,6 +50,28 @@ def test_contradiction_is_a_usage_error_with_a_hint(flags: list[str], words: str
     assert (answer.exit_code, answer.stdout) == (2, "")
     assert words in answer.stderr
     assert "hint: keep one of them" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("mode", "flags", "idle"),
+    [
+        ("--list-configs", ["--model", "nonsense", "--threads", "3", "--out", "x"], "--model, --out, --threads"),
+        ("--list-configs", ["--set", "epochs=1"], "--set"),
+        ("--check-data", ["--model", "tsm_efflite0", "--nproc", "2", "--master", "a:1"], "--nproc, --master"),
+        ("--check-data", ["--model", "tsm_efflite0", "--device", "cpu"], "--device"),
+    ],
+)
+def test_flag_that_takes_no_effect_without_a_training_is_refused(
+    mode: str, flags: list[str], idle: str, ppv: Ppv
+) -> None:
+    answer = ppv("train", mode, *flags)
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert answer.stderr == f"error: {idle} can't take effect with {mode}\nhint: leave {idle} out\n"
+
+
+def test_whole_command_can_be_looked_at_before_it_runs(ppv: Ppv) -> None:
+    flags = ["--out", "x", "--writer", "tensorboard", "--threads", "1", "--cpu", "--nproc", "1"]
+    assert config_of(ppv(*MODEL, *flags, "--print-config", "--json"))["epochs"] > 0
 
 
 def test_setting_that_is_said_twice_alike_is_no_contradiction(ppv: Ppv) -> None:
@@ -99,7 +123,7 @@ def test_resume_names_what_it_can_not_take_and_a_command_that_can(tmp_path: Path
     error, hint = answer.stderr.splitlines()
     assert "--epochs 20, --set optimizer.learning_rate=1e-4 can't take effect; only --data, --writer" in error
     command = hint.removeprefix("hint: ppv ").partition(" starts a new run")[0]
-    args = command.replace("DIR --out NEW_RUN_DIR", "x --out y")
+    args = command.replace("DIR --out NEW_RUN_DIR", "x")
     config = config_of(ppv(*shlex.split(args), "--print-config", "--json"))
     assert (config["model"]["name"], config["model"]["pretrained"]) == ("tsm_efflite0", str(tmp_path / "run"))
     assert (config["epochs"], config["optimizer"]["learning_rate"]) == (20, 1e-4)
@@ -255,6 +279,19 @@ def test_results_of_a_check_are_shown_where_the_disk_refuses_the_report(
     assert answer.exit_code == 2
     assert answer.stdout.count("broken: ") == 4
     assert f"error: can't write {tmp_path / 'x.tsv'}: No space left on device" in answer.stderr
+
+
+@pytest.mark.parametrize(("threads", "num_workers"), [(["--threads", "1"], 1), ([], usable_cores())])
+def test_check_decodes_with_as_many_processes_as_threads(
+    threads: list[str], num_workers: int, tmp_path: Path, ppv: Ppv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check_data(*_: object, num_workers: int, **__: object) -> None:
+        raise DatasetError(f"{num_workers} at work")
+
+    make_clips(tmp_path / "my_clips")
+    monkeypatch.setattr("ppvcli.datasets.check.check_data", check_data)
+    answer = ppv(*MODEL, "--data", tmp_path / "my_clips", "--check-data", *threads)
+    assert answer.stderr == f"error: {num_workers} at work\n"
 
 
 def test_classes_and_clips_are_told_on_a_terminal_too(monkeypatch: pytest.MonkeyPatch) -> None:
