@@ -12,10 +12,12 @@ import sys
 import textwrap
 import warnings
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ppvcli
 from ppvcli.cli.app import COMMANDS, build_app
@@ -135,12 +137,24 @@ def api_page() -> str:
         if name in ("__version__", "Prediction"):  # the latter is among the types
             continue
         value = getattr(ppvcli, name)
-        # annotations are strings here, and nobody writes them with quotes
-        signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(value)))
-        parts.append(f"## {name}\n\n```python\n{name}{signature}\n```\n\n```text\n{inspect.getdoc(value)}\n```\n")
+        parts.append(_api_section(name, value))
+        if isinstance(value, type) and not issubclass(value, Exception):
+            methods = [(each, method) for each, method in vars(value).items() if inspect.isfunction(method)]
+            parts += [_api_section(f"{name}.{each}", method) for each, method in methods if not each.startswith("_")]
     parts.append("# Types\n\nWhat these functions give and take, with the module that each is imported from.\n")
     parts += [_type_section(kind) for kind in _types()]
     return "\n".join(parts)
+
+
+def _api_section(name: str, value: Any) -> str:
+    """Signature and docstring; of a class both of its `__init__` too."""
+    # annotations are strings here, and nobody writes them with quotes
+    signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(value)))
+    signature = signature.replace("(self, ", "(")
+    text = inspect.getdoc(value)
+    if isinstance(value, type) and (more := vars(value)["__init__"].__doc__):
+        text = f"{text}\n\n{inspect.cleandoc(more)}"
+    return f"## {name}\n\n```python\n{name}{signature}\n```\n\n```text\n{text}\n```\n"
 
 
 def _types() -> list[type]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import queue
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -30,6 +31,8 @@ from typing import NamedTuple
 import av
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ppvcli.video.bench.worker import Request, Run, Worker
 from ppvcli.video.render import render_action, write_video
@@ -52,7 +55,7 @@ class Encoding(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"H.264 {self.size_wh[1]}p GOP {self.gop}"
+        return f"{self.codec} {self.size_wh[1]}p GOP {self.gop}, {self.seconds} s"
 
 
 ENCODINGS = (
@@ -128,13 +131,13 @@ def xvid_clips(folder: Path) -> list[Path]:
 
 
 def paired_runs(
-    path: Path, workers: dict[str, Worker], entries: Sequence[tuple[str, str]], *, rounds: int
+    path: Path, workers: dict[str, Worker], entries: Sequence[tuple[str, str]], *, rounds: int, times: int = 1
 ) -> dict[tuple[str, str], list[Run]]:
     """Runs of each (library, crops) of `entries` in turn, backwards every other round.
 
     All processes are started anew again and again, because the layout of its memory alone makes one some percent faster
     than the next. Each runs twice in its turn and the second time counts, as in a loader, which reads one clip after
-    another: the first time the caches hold what another library left.
+    another: the first time the caches hold what another library left. `times` is how often it does the same in one run.
     """
     runs: dict[tuple[str, str], list[Run]] = {entry: [] for entry in entries}
     for number in range(rounds):
@@ -142,7 +145,7 @@ def paired_runs(
             for worker in workers.values():
                 worker.start()
         for lib, crops in entries if number % 2 else reversed(entries):
-            request = Request(path=str(path), num_segments=NUM_SEGMENTS, crops=crops)  # type: ignore[arg-type]
+            request = Request(path=str(path), num_segments=NUM_SEGMENTS, crops=crops, times=times)  # type: ignore[arg-type]
             workers[lib].run(request)
             runs[lib, crops].append(workers[lib].run(request))
     return runs
@@ -226,10 +229,9 @@ def rows(args: argparse.Namespace) -> Iterator[tuple[str, list[Path], float | No
     spread = clips[:: -(-len(clips) // args.xvid)]
     yield f"XviD 240p ({len(spread)} clips)", spread, XVID_BAR
     for encoding in ENCODINGS:
-        name = f"{encoding.codec} {encoding.size_wh[1]}p GOP {encoding.gop}, {encoding.seconds} s"
         sources = real_clips(args.folder)[: None if encoding.codec == "H.264" else 1]
-        if args.only in name:
-            yield name, [encode(source, encoding, args.folder) for source in sources], encoding.bar
+        if args.only in encoding.name:
+            yield encoding.name, [encode(source, encoding, args.folder) for source in sources], encoding.bar
 
 
 def main() -> None:

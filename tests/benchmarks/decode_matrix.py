@@ -4,7 +4,8 @@
     python tests/benchmarks/decode_matrix.py --rounds 9 --size 320x240 --frames 180  # the size of UCF101
     python tests/benchmarks/decode_matrix.py --rounds 9 FILE...                      # these files instead
 
-CPU milliseconds and the ratio PyAV / ppv, the median of pairs of runs that follow each other; the lowest ratios first.
+CPU milliseconds and the ratio PyAV / ppv, the median of pairs of runs that follow each other, each of --times clips in
+a row; the lowest ratios first.
 PyAV believes the header's number of frames and stops at the last wanted one; `ppv` knows the number.
 """
 
@@ -20,10 +21,9 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from ppvcli.video.bench.worker import Worker, WorkerError
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from ppvcli.video.bench.worker import Worker, WorkerError
 from tests.benchmarks.decode import paired_runs
 from tests.video import matrix
 
@@ -35,9 +35,9 @@ def videos(folder: Path, *, size: tuple[int, int] | None, num_frames: int) -> It
         yield (row if size is None else replace(row, size=size)).write(folder)
 
 
-def measure(path: Path, workers: dict[str, Worker], *, rounds: int) -> tuple[float, float, str]:
+def measure(path: Path, workers: dict[str, Worker], *, rounds: int, times: int) -> tuple[float, float, str]:
     """PyAV / ppv, the milliseconds of ppv, and whether it had a plan. Raises: WorkerError."""
-    runs = paired_runs(path, workers, [(lib, "none") for lib in workers], rounds=rounds)
+    runs = paired_runs(path, workers, [(lib, "none") for lib in workers], rounds=rounds, times=times)
     own, other = ([run.cpu_ms for run in runs[lib, "none"]] for lib in ("ppv", "pyav"))
     ratio = statistics.median(b / a for a, b in zip(own, other, strict=True))
     return ratio, statistics.median(own), runs["ppv", "none"][0].fallback or "plan"
@@ -47,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--size", help="WxH, in place of each file's own")
     parser.add_argument("--frames", type=int, default=matrix.NUM_FRAMES)
     args = parser.parse_args()
@@ -61,7 +62,7 @@ def main() -> None:
         workers = {lib: stack.enter_context(Worker(lib, log_dir=folder, timeout_s=60.0)) for lib in ("ppv", "pyav")}
         for path in paths:
             try:
-                found.append((*measure(path, workers, rounds=args.rounds), path.name))
+                found.append((*measure(path, workers, rounds=args.rounds, times=args.times), path.name))
             except WorkerError as error:
                 print(f"left out: {path.name}: {error.message}")
     ratios = [ratio for ratio, *_ in found]

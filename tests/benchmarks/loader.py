@@ -21,6 +21,7 @@ import argparse
 import os
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ import decord
 import numpy as np
 import paddle
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ppvcli.datasets.annotations import Sample
 from ppvcli.datasets.folder import scan_class_folders

@@ -15,6 +15,9 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 SETTINGS = {"plain": {}, "tuned": {"MKL_DEBUG_CPU_TYPE": "5"}}
 

@@ -35,6 +35,14 @@ def test_api_page_has_every_type_that_a_signature_names(generate: ModuleType) ->
     assert named - listed - KNOWN - ELSEWHERE == set()
 
 
+def test_class_on_the_api_page_has_its_arguments_and_methods(generate: ModuleType) -> None:
+    page = generate.api_page()
+    section = page[page.index("## Predictor\n") :].split("\n## ")[0]
+    assert "Predictor(model: str | None = None, *, weights:" in section
+    assert "`model` None is the model that the file says it is of" in section
+    assert "\nPredictor.predict(sources: str | Path | Iterable[str | Path], *, top_k:" in page
+
+
 def test_type_on_the_api_page_has_its_import_fields_and_properties(generate: ModuleType) -> None:
     page = generate.api_page()
     section = page[page.index("## EvalReport\n") :].split("\n## ")[0]

@@ -51,8 +51,9 @@ def check_plot_path(path: Path) -> None:
         raise UsageError(f"can't plot into {path}: it is a folder", hint=hint)
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"can't plot into {path}", hint=f"choose a name that ends in {', '.join(SUFFIXES)}")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"can't plot into {path}: no such folder", hint=f"mkdir -p {path.parent}")
+    if not path.absolute().parent.exists():
+        hint = f"mkdir -p {shlex.quote(str(path.parent))}"
+        raise UsageError(f"can't plot into {path}: no such folder", hint=hint)
     try:
         check_writable(path.absolute().parent)
     except OSError as error:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import math
+import os
 import re
+import select
+import signal
+import subprocess
 import sys
 import wave
 from collections.abc import Callable
@@ -35,6 +39,8 @@ from tests.video.bench.rivals import RIVALS
 from tests.video.numbered import FORMATS, NUM_FRAMES, numbered_frames
 
 Video = Callable[[str], Path]
+
+REPO = Path(__file__).resolve().parents[3]
 
 EVERYWHERE = ("ppv", "pyav", "opencv", "opencv-naive")
 """Contestants that our own dependencies bring on every platform."""
@@ -175,6 +181,36 @@ def test_default_libraries_are_the_four_of_ours_and_what_is_installed(
 # --- the processes ----------------------------------------------------------------------------------------------------
 
 
+PARENT = """
+from pathlib import Path
+
+from ppvcli.video.bench import worker
+from ppvcli.video.bench.worker import Request, Worker
+
+worker._START = worker._START.replace("ppvcli.video.bench import worker", "tests.video.bench import rivals")
+with Worker("hangs", log_dir=Path({folder!r}), timeout_s=60) as hanging:
+    hanging.start()
+    print(hanging._process.pid, flush=True)
+    hanging.run(Request(path="clip.mp4", num_segments=1))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells of the end of another's child")
+def test_library_that_hangs_ends_with_its_killed_parent(tmp_path: Path) -> None:
+    script = PARENT.format(folder=str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", script], cwd=REPO, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker = os.pidfd_open(int(parent.stdout.readline()))
+        parent.kill()
+    poll = select.poll()
+    poll.register(worker, select.POLLIN)
+    ended = bool(poll.poll(10_000))
+    if not ended:
+        signal.pidfd_send_signal(worker, signal.SIGKILL)
+    os.close(worker)
+    assert ended
+
+
 @pytest.mark.usefixtures("rivals")
 def test_library_that_hangs_is_ended_and_the_others_are_measured(numbered_video: Video) -> None:
     path = numbered_video("h264.mp4")
@@ -291,6 +327,14 @@ def test_rounds_take_turns_and_begin_with_another_library_each(
     assert len(order) == 10
     assert told == [(done, 9) for done in range(1, 10)]
     assert report.num_runs == 2
+
+
+def test_entries_of_the_path_that_no_import_looks_at_do_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path])
+    with Worker("pyav", log_dir=tmp_path, timeout_s=30) as worker:
+        assert worker.start() == av.__version__
 
 
 def test_crops_are_those_that_a_network_looks_at(numbered_video: Video, tmp_path: Path) -> None:
