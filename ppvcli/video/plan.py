@@ -45,18 +45,11 @@ PLANNED_BYTES, PLANNED_PIXELS = 32 << 10, 1 << 20
 takes longer than to decode it."""
 _DECODED_FASTER = "so small a video is decoded faster than planned"
 
-_HEADER_IS_ENOUGH = {"skip_frame": "all", "probesize": "32"}
-"""Options for a container whose header holds all that a decoder needs: FFmpeg does not look into the stream first."""
-_HAS_TIMES = {**_HEADER_IS_ENOUGH, "fflags": "+noparse"}
-"""Options for one that has a time for each packet, too: FFmpeg need not parse packets to work it out."""
-
-_OPTIONS = (
-    (4, b"ftyp", _HAS_TIMES),
-    (4, b"moov", _HAS_TIMES),
-    (0, b"\x1aE\xdf\xa3", _HAS_TIMES),
-    (0, b"RIFF", _HEADER_IS_ENOUGH),
-)
-"""Where mov, mp4, mkv, webm and avi say what they are, and how they are opened."""
+_QUICK = {"skip_frame": "all", "probesize": "32", "fflags": "+noparse"}
+"""Options for a container whose header holds all that a decoder needs, and that has a time for each packet: FFmpeg
+neither looks into the stream first nor parses packets."""
+_MAGIC = ((4, b"ftyp"), (4, b"moov"), (0, b"\x1aE\xdf\xa3"))
+"""Where mov, mp4, mkv and webm say what they are. (avi would gain nothing.)"""
 
 
 class PlannedReader:
@@ -232,7 +225,7 @@ def quick_options(path: Path) -> dict[str, str]:
             head = file.read(12)
     except OSError:  # `open_stream` says what is wrong
         return {}
-    return next((options for place, magic, options in _OPTIONS if head[place : place + len(magic)] == magic), {})
+    return _QUICK if any(head.startswith(magic, place) for place, magic in _MAGIC) else {}
 
 
 def _decode(
