@@ -126,8 +126,8 @@ class SequentialReader:
         return count
 
     def _targets(self, num_frames: int) -> set[int] | None:
-        """What will be wanted of so many frames; None where that is not known, or their number (0)."""
-        if self._choose is None or num_frames == 0:
+        """What will be wanted of so many frames; None where that is not known, or their number (0 or less)."""
+        if self._choose is None or num_frames <= 0:
             return None
         return set(self._choose(num_frames).ravel().tolist())
 
