@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ppvcli.errors import DatasetError, PpvError, VideoError
-from ppvcli.processes import end_with, signal_name
+from ppvcli.processes import end_with, import_path, signal_name
 
 
 class Output(NamedTuple):
@@ -140,13 +140,12 @@ class Crew:
 
     def _hire(self, function: Function, tickets_out: int, memory_fd: int) -> None:
         results_out, results_in = os.pipe()
-        path = [entry for entry in sys.path if isinstance(entry, str)]  # no import looks at others, such as a Path
         # Ctrl-C in a terminal is the parent's business. The worker inherits that it is blocked; a session of its own
         # would have the same effect, but the scheduler then leaves `nice` without one.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             worker = subprocess.Popen(
-                [sys.executable, "-c", _START.format(path=path, fds=(tickets_out, results_in, memory_fd))],
+                [sys.executable, "-c", _START.format(path=import_path(), fds=(tickets_out, results_in, memory_fd))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(tickets_out, results_in, memory_fd),

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from ppvcli.deploy.cache import CheckResult
 from ppvcli.deploy.runtimes import EngineSettings, Precision, feed, load_engine
 from ppvcli.errors import RuntimeFailedError
-from ppvcli.processes import end_with
+from ppvcli.processes import end_with, import_path
 from ppvcli.specs import Preprocess
 from ppvcli.weights.metadata import preprocess_from_json, preprocess_to_json
 
@@ -73,7 +73,7 @@ def check_program(
         }
         timeout_s = _START_TIMEOUT_S + _CLIP_TIMEOUT_S * len(logits_nk)
         # the same modules as in this process, whatever its working directory and environment are
-        code = f"import sys; sys.path[:] = {sys.path!r}; from ppvcli.deploy.check import main; main()"
+        code = f"import sys; sys.path[:] = {import_path()!r}; from ppvcli.deploy.check import main; main()"
         try:
             child = subprocess.run(
                 [sys.executable, "-W", "ignore", "-c", code],

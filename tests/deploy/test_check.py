@@ -58,3 +58,18 @@ def test_child_knows_its_parent_and_has_more_time_for_more_clips(
             preprocess=PREPROCESS,
             settings=EngineSettings(threads=1),
         )
+
+
+def test_child_starts_where_the_import_path_holds_more_than_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path, None])
+    with pytest.raises(RuntimeFailedError, match=r"clips\.npy"):  # it got as far as looking for its clips
+        check_program(
+            "onnxruntime",
+            tmp_path / "inference.onnx",
+            clips_path=tmp_path / "clips.npy",
+            logits_nk=np.zeros((1, 3), np.float32),
+            preprocess=PREPROCESS,
+            settings=EngineSettings(threads=1),
+        )

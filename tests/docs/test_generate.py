@@ -26,6 +26,10 @@ def generate() -> ModuleType:
     return module
 
 
+def _section(page: str, name: str) -> str:
+    return page[page.index(f"## {name}\n") :].split("\n## ")[0]
+
+
 def test_api_page_has_every_type_that_a_signature_names(generate: ModuleType) -> None:
     page = generate.api_page()
     signatures = re.findall(r"```python\n([a-z_]+\(.*)\n```", page)
@@ -37,15 +41,14 @@ def test_api_page_has_every_type_that_a_signature_names(generate: ModuleType) ->
 
 def test_class_on_the_api_page_has_its_arguments_and_methods(generate: ModuleType) -> None:
     page = generate.api_page()
-    section = page[page.index("## Predictor\n") :].split("\n## ")[0]
+    section = _section(page, "Predictor")
     assert "Predictor(model: str | None = None, *, weights:" in section
     assert "`model` None is the model that the file says it is of" in section
     assert "\nPredictor.predict(sources: str | Path | Iterable[str | Path], *, top_k:" in page
 
 
 def test_type_on_the_api_page_has_its_import_fields_and_properties(generate: ModuleType) -> None:
-    page = generate.api_page()
-    section = page[page.index("## EvalReport\n") :].split("\n## ")[0]
+    section = _section(generate.api_page(), "EvalReport")
     assert "from ppvcli.results import EvalReport" in section
     assert "| `num_correct` | `int` | Clips whose best class is the right one. |" in section
     assert "| `top1` | `float` | Share in 0..1. |" in section

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from ppvcli.errors import FrameTooLargeError, PpvError
-from ppvcli.processes import end_with, signal_name
+from ppvcli.processes import end_with, import_path, signal_name
 from ppvcli.specs import Crop, Preprocess, Resize, Sampling
 from ppvcli.video.bench.contestants import CONTESTANTS, Sample
 
@@ -97,10 +97,9 @@ class Worker:
     def start(self) -> str:
         """The version of the library, once loaded. Raises: WorkerError where it can't be."""
         self.stop()
-        path = [entry for entry in sys.path if isinstance(entry, str)]  # no import looks at others, such as a Path
         with self._log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _START, self.lib, json.dumps(path), str(os.getpid())],
+                [sys.executable, "-I", "-c", _START, self.lib, json.dumps(import_path()), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
